@@ -27,5 +27,5 @@ show "featx extract    # again: nothing has changed, so nothing is computed"
 "$FEATX" extract
 show "featx extract --weights random    # for comparison: a network that is not trained"
 "$FEATX" extract --weights random -o cache/digits--random.h5
-"$FEATX" fit-head cache/digits--random.h5 --model logreg 2>/dev/null | grep "^accuracy"
-printf '\nThe difference between the two accuracies is the gain of transfer learning.\n'
+"$FEATX" fit-head cache/digits--random.h5 --model logreg 2>/dev/null | grep "^Cross\|^Evaluated\|^accuracy"
+printf '\nThe difference from the accuracies above is the gain of transfer learning.\n'

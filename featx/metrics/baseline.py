@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.metrics.grouped import group_sums, sign_flip_test
 from featx.metrics.paired import mcnemar
-from featx.metrics.tables import quoted
+from featx.metrics.tables import answer_text, baseline_text
 
 SIGNIFICANCE = 0.05
 """The largest p-value that shows a classifier to be better than its baseline."""
@@ -78,12 +78,12 @@ class Baseline:
             return ""
         of = "its training images" if self.is_trained else "these images"
         return (
-            f"the model is not shown to be better than always answering {quoted(self.answer)}, the commonest of {of}, which is "
-            f"right for {self.share:.4f} of them here (p = {self.p_value:.2g}, paired test)"
+            f"the model is not shown to be better than always answering {answer_text(self.answer)}, the commonest of {of}, "
+            f"which is right for {self.share:.4f} of them here (p = {self.p_value:.2g}, paired test)"
         )
 
     def __str__(self) -> str:
-        return f"always {quoted(self.answer)} {self.share:.4f}"
+        return baseline_text("accuracy", self.share, self.answer)
 
     def as_dict(self, metric: str) -> dict[str, Any]:
         """The baseline as ``--json`` prints it, for a metric such as "accuracy"."""

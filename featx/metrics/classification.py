@@ -14,7 +14,15 @@ from featx.metrics.calibration import ReliabilityBin, calibration_error, reliabi
 from featx.metrics.grouped import count_groups, number_groups, proportion_interval
 from featx.metrics.prediction_sets import SetReport
 from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, overall, ratio
-from featx.metrics.tables import class_table, confusion_table, images_text, interval_text, metric_line, short_name
+from featx.metrics.tables import (
+    Line,
+    class_table,
+    confusion_table,
+    images_text,
+    interval_text,
+    metric_lines,
+    metric_table,
+)
 
 _MOST_CLASSES_IN_TEXT = 12  # the text shows the confusion matrix of up to so many classes
 _TOP = 5
@@ -101,8 +109,7 @@ class ClassificationReport:
         """
         count = len(classes)
         predicted = probabilities.argmax(axis=1)
-        true = probabilities[np.arange(len(labels)), labels]
-        confidence = probabilities.max(axis=1)
+        true, confidence = probabilities[np.arange(len(labels)), labels], probabilities.max(axis=1)
         correct, groups = predicted == labels, number_groups(groups)
         by_class = np.split(np.argsort(labels, kind="stable"), np.bincount(labels, minlength=count).cumsum()[:-1])
         auroc, average_precision = auroc_and_average_precision(probabilities, by_class)
@@ -218,6 +225,11 @@ class ClassificationReport:
         return "accuracy", self.accuracy
 
     @property
+    def baseline_headline(self) -> float:
+        """The accuracy of the baseline."""
+        return self.baseline.share
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The metrics that cross-validation averages over its folds; NaN where one is undefined.
 
@@ -291,22 +303,15 @@ def _per_class(report: ClassificationReport) -> list[dict[str, Any]]:
 
 def _lines(report: ClassificationReport) -> list[str]:
     """The report as lines of text."""
-    correct = f"{int(np.trace(report.confusion))} of {images_text(report)}"
+    correct = f"{int(np.trace(report.confusion))} of {report.n:,} right"
     columns = {"precision": report.precision, "recall": report.recall, "F1": report.f1}
     columns |= {} if report.sets is None else {"in its set": report.sets.class_coverage}
+    accuracy = f"{interval_text(report.interval)}; {correct}; {report.baseline}"
+    stated = [("accuracy", f"{report.accuracy:.4f}", accuracy), *_rejection_lines(report)]
     lines = [
-        metric_line("accuracy", report.accuracy, f"{interval_text(report.interval)}; {correct}; {report.baseline}"),
-        metric_line(
-            "balanced accuracy", report.balanced_accuracy, f"always one class {report.baseline_balanced_accuracy:.4f}"
-        ),
-        metric_line("macro F1", report.macro_f1),
-        metric_line("log loss", report.log_loss),
-        metric_line("AUROC", report.overall_auroc, _averaged(report, report.auroc)),
-        metric_line("average precision", report.overall_average_precision, _averaged(report, report.average_precision)),
-        *([] if report.top5 is None else [metric_line("top-5", report.top5)]),
-        metric_line("calibration error", report.ece, f"mean confidence {report.mean_confidence:.4f}"),
-        *_rejection_lines(report),
-        *([] if report.sets is None else report.sets.lines),
+        f"Evaluated on {images_text(report)}",
+        *metric_lines(stated if report.sets is None else [*stated, *report.sets.lines]),
+        *metric_table({**report.metrics, "ece": report.ece}),
         "",
         *class_table("class", report.classes, columns, report.f1, report.support),
     ]
@@ -315,20 +320,13 @@ def _lines(report: ClassificationReport) -> list[str]:
     return lines
 
 
-def _averaged(report: ClassificationReport, values: np.ndarray) -> str:
-    """What one number for (C,) one-vs-rest scores stands for."""
-    if len(values) == 2:
-        return f"{short_name(report.classes[1])} against {short_name(report.classes[0])}"
-    return f"one-vs-rest, mean of {int(np.isfinite(values).sum())} classes"
-
-
-def _rejection_lines(report: ClassificationReport) -> list[str]:
+def _rejection_lines(report: ClassificationReport) -> list[Line]:
     if report.coverage is None:
         return []
     accepted = f"probability at least {report.reject_below:.4g}: {report.accepted} of {report.n} images"
-    lines = [metric_line("accepted", report.coverage, accepted)]
+    lines = [("accepted", f"{report.coverage:.4f}", accepted)]
     if report.selective_accuracy is not None and report.selective_interval is not None:
         correct = f"{report.accepted_right} of {report.accepted} images"
         remark = f"{interval_text(report.selective_interval)}; {correct}"
-        lines.append(metric_line("accuracy of these", report.selective_accuracy, remark))
+        lines.append(("accuracy of these", f"{report.selective_accuracy:.4f}", remark))
     return lines

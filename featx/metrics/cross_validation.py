@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,26 +15,17 @@ from featx.metrics.grouped import student_quantile
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.metrics.scores import finite, nan_deviation, nan_mean, wilson_interval, without_nan
-from featx.metrics.tables import metric_line, quoted
-from featx.text import printable
+from featx.metrics.tables import (
+    METRIC_NAMES,
+    WITH_LINES,
+    baseline_text,
+    interval_text,
+    metric_lines,
+    metric_table,
+    metric_text,
+)
+from featx.text import counted, printable
 
-_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "log_loss": "log loss",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "top5": "top-5",
-    "mAP": "mAP",
-    "micro_f1": "micro F1",
-    "exact_match": "exact match",
-    "hamming_loss": "Hamming loss",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R2",
-}
-_WITH_UNIT = ("rmse", "mae")  # in the target's unit, so of any magnitude
 _SHARES = ("accuracy", "exact_match", "top5")  # of images, each of which is right or wrong
 _LOWEST = {"r2": -math.inf}  # of a metric; 0 for all others
 _HIGHEST = {"log_loss": math.inf, "rmse": math.inf, "mae": math.inf}  # 1 for all others
@@ -65,7 +55,8 @@ class CrossValidated:
         fold_names: (K,) its names, or ().
         effective: the number of independent images that tell as much as these, and the degrees of freedom of that estimate,
             from ``effective_size``: where images come in groups, fewer than ``n``.
-        baseline: of each fold, always the commonest class or set of labels of its training rows; () for a regression.
+        baseline: of each fold, always the same class or set of labels; () for a regression.
+        baseline_headlines: of each fold, the main metric of a model that gives every image the same answer.
         seconds: that it took; 0 if unknown.
         is_automatic: whether it was added because few images are held out, with a coarse search of the hyper-parameter.
 
@@ -86,6 +77,7 @@ class CrossValidated:
     fold_names: tuple[str, ...] = ()
     effective: tuple[float, float] | None = None
     baseline: tuple[Baseline, ...] = ()
+    baseline_headlines: tuple[float, ...] = ()
     seconds: float = 0.0
     is_automatic: bool = False
 
@@ -129,7 +121,8 @@ class CrossValidated:
         notes = [*notes, *_undefined(reports, values)]
         n = sum(report.n for report in reports[:folds])
         always = tuple(report.baseline for report in reports if not isinstance(report, RegressionReport))
-        return cls(values, n, tuple(notes), column, fold_names, effective, always)
+        headlines = tuple(report.baseline_headline for report in reports)
+        return cls(values, n, tuple(notes), column, fold_names, effective, always, headlines)
 
     @property
     def repeats(self) -> int:
@@ -185,11 +178,14 @@ class CrossValidated:
 
     @property
     def baseline_text(self) -> str:
-        """The baseline in words: "always 'glass' 0.2800"; "" for a regression."""
-        if not self.baseline:
-            return ""
-        (answer, _), *_ = Counter(each.answer for each in self.baseline).most_common()
-        return f"always {quoted(answer)} {self.baseline_mean:.4f}"
+        """The baseline of the share of right images, in words: "always 'glass' 0.2800"; "" for a regression."""
+        return baseline_text("accuracy", self.baseline_mean, self.baseline[0].answer) if self.baseline else ""
+
+    @property
+    def headline_baseline(self) -> str:
+        """The baseline of the most important metric, in words."""
+        answer = self.baseline[0].answer if self.baseline else ""
+        return baseline_text(next(iter(self.values)), nan_mean(np.array(self.baseline_headlines)), answer)
 
     @property
     def baseline_mean(self) -> float:
@@ -222,7 +218,7 @@ class CrossValidated:
     def headline(self) -> tuple[str, float]:
         """Name and mean of the most important metric."""
         first = next(iter(self.values))
-        return _NAMES[first], self.mean(first)
+        return METRIC_NAMES[first], self.mean(first)
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as ``--json`` prints it."""
@@ -251,33 +247,29 @@ class CrossValidated:
         return {**counts, **named, **facts, "metrics": metrics, "notes": list(self.notes)}
 
     def __str__(self) -> str:
-        if self.column is not None:
-            count = f"{self.folds} fold{'s' * (self.folds > 1)}"
-            design = f"cross-validated ({count} of the column {printable(self.column)!r}, {self.n} images)"
-        elif self.folds == 1:
-            design = f"repeated ({self.repeats} times, {self.n} images each)"
-        else:
-            times = f"{self.repeats} x " if self.repeats > 1 else ""
-            design = f"cross-validated ({times}{self.folds} folds, {self.n} images)"
-        units = "folds" if self.folds > 1 or self.column is not None else "repeats"
-        lines = [f"{design}: mean ± standard deviation over the {units}", *map(self._line, self.values)]
-        return "\n".join(lines if not self.estimates else [*lines, f"The means estimate {self.estimates}."])
+        images, times = counted(self.n, "image"), f"{self.repeats} x " if self.repeats > 1 else ""
+        source = "" if self.column is None else f", by the column {printable(self.column)!r}"
+        heading = f"Cross-validated: {times}{counted(self.folds, 'fold')} of {images}{source}"
+        if self.column is None and self.folds == 1:
+            heading = f"Repeated {counted(self.repeats, 'time')}, on {images} each time"
+        means = {metric: self.mean(metric) for metric in self.values}
+        lines = [
+            (METRIC_NAMES[metric], metric_text(metric, mean), self._remark(metric))
+            for metric, mean in means.items()
+            if metric in WITH_LINES
+        ]
+        return "\n".join([heading, *metric_lines(lines), *metric_table(means)])
 
-    def _line(self, metric: str) -> str:
-        def number(value: float) -> str:
-            return f"{value:.6g}" if metric in _WITH_UNIT else f"{value:.4f}"
-
-        low, high = self.range(metric)
-        spread = self.deviation(metric)
-        value = number(self.mean(metric)) + ("" if math.isnan(spread) else f" ± {number(spread)}")
-        remark = f"lowest {number(low)}, highest {number(high)}"
-        if metric in _SHARES[:2] and self.baseline_text:
-            remark = f"{self.baseline_text}; {remark}"
+    def _remark(self, metric: str) -> str:
+        """What a metric is compared with: its interval, or else its spread; and its baseline."""
+        remarks = []
         if (interval := self.interval(metric)) is not None:
-            remark = f"95 % interval {number(interval[0])} to {number(interval[1])}; {remark}"
-        if self.repeats > 1 and self.folds > 1:
-            remark += f"; ± {number(self.between_repeats(metric))} between repeats"
-        return metric_line(_NAMES[metric], value, remark)
+            remarks.append(interval_text(interval, metric))
+        elif not math.isnan(spread := self.deviation(metric)):
+            remarks.append(f"standard deviation {metric_text(metric, spread)}")
+        is_headline = metric == next(iter(self.values))
+        remarks.append(self.headline_baseline if is_headline else self.baseline_text)
+        return "; ".join(remark for remark in remarks if remark)
 
 
 def stored(found: CrossValidated) -> dict[str, Any]:
@@ -287,7 +279,7 @@ def stored(found: CrossValidated) -> dict[str, Any]:
     return {
         "metric": name, "value": finite(value), "interval": None if interval is None else list(interval), "n": found.n,
         "repeats": found.repeats, "folds": found.folds, "column": found.column, "automatic": found.is_automatic,
-        "baseline": found.baseline_text if metric in _SHARES else "", "estimates": found.estimates,
+        "baseline": found.headline_baseline, "estimates": found.estimates,
     }  # fmt: skip
 
 
@@ -324,6 +316,6 @@ def _undefined(reports: Sequence[Report], values: Mapping[str, np.ndarray]) -> l
         missing = int(np.isnan(table).sum())
         if missing:
             notes.append(
-                f"{_NAMES[metric]} is undefined in {missing} of {table.size} folds, which do not count in its mean"
+                f"{METRIC_NAMES[metric]} is undefined in {missing} of {table.size} folds, which do not count in its mean"
             )
     return notes

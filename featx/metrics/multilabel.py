@@ -14,8 +14,16 @@ from featx.metrics.baseline import Baseline
 from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
 from featx.metrics.grouped import count_groups, number_groups, proportion_interval
 from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, ratio
-from featx.metrics.tables import class_table, images_text, interval_text, metric_line, short_name
-from featx.text import listed
+from featx.metrics.tables import (
+    baseline_text,
+    class_table,
+    images_text,
+    interval_text,
+    metric_lines,
+    metric_table,
+    short_name,
+)
+from featx.text import counted, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +205,11 @@ class MultiLabelReport:
         return "mAP", self.mean_average_precision
 
     @property
+    def baseline_headline(self) -> float:
+        """The mAP of scores that are the same for all images."""
+        return self.baseline_average_precision
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The metrics that cross-validation averages over its folds; NaN where one is undefined."""
         return {
@@ -272,8 +285,13 @@ def _per_label(report: MultiLabelReport) -> list[dict[str, Any]]:
 
 def _lines(report: MultiLabelReport) -> list[str]:
     """The report as lines of text."""
-    labels, with_auroc = (int(np.isfinite(v).sum()) for v in (report.average_precision, report.auroc))
-    exact = f"{interval_text(report.exact_match_interval)}; {report.exact} of {report.n} images; {report.baseline}"
+    chance = baseline_text("mAP", report.baseline_average_precision, "")
+    labels = counted(int(np.isfinite(report.average_precision).sum()), "label")
+    exact = f"{interval_text(report.exact_match_interval)}; {report.exact} of {report.n:,} right; {report.baseline}"
+    stated = [
+        ("mAP", f"{report.mean_average_precision:.4f}", f"mean of {labels}; {chance}"),
+        ("exact match", f"{report.exact_match:.4f}", exact),
+    ]
     columns = {
         "threshold": report.thresholds,
         "precision": report.precision,
@@ -283,18 +301,9 @@ def _lines(report: MultiLabelReport) -> list[str]:
         "AUROC": report.auroc,
     }
     return [
-        metric_line(
-            "mAP",
-            report.mean_average_precision,
-            f"mean of {labels} labels; {images_text(report)}; by chance {report.baseline_average_precision:.4f}",
-        ),
-        metric_line("micro F1", report.micro_f1),
-        metric_line("macro F1", report.macro_f1),
-        metric_line("exact match", report.exact_match, exact),
-        metric_line("Hamming loss", report.hamming_loss),
-        metric_line("log loss", report.log_loss, "of each label"),
-        metric_line("AUROC", report.macro_auroc, f"mean of {with_auroc} labels"),
-        metric_line("calibration error", report.ece),
+        f"Evaluated on {images_text(report)}",
+        *metric_lines(stated),
+        *metric_table({**report.metrics, "ece": report.ece}),
         "",
         *class_table("label", report.classes, columns, report.f1, report.support),
     ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from featx.metrics.grouped import number_groups, proportion_interval
 from featx.metrics.scores import finite
-from featx.metrics.tables import interval_text, metric_line, short_name
+from featx.metrics.tables import Line, interval_text, short_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +101,13 @@ class SetReport:
         }
 
     @property
-    def lines(self) -> list[str]:
-        """The report as lines of text."""
+    def lines(self) -> list[Line]:
+        """The report as lines for people."""
         worst = int(np.nanargmin(self.class_coverage))
         return [
-            metric_line("set coverage", self.coverage, f"{self.wanted:.4g} wanted; {interval_text(self.interval)}"),
-            metric_line("set size", self.mean_size, f"classes in a set, on average; {self.singletons:.1%} have one"),
-            metric_line("least class coverage", float(self.class_coverage[worst]), short_name(self.classes[worst])),
+            ("set coverage", f"{self.coverage:.4f}", f"{self.wanted:.4g} wanted; {interval_text(self.interval)}"),
+            ("set size", f"{self.mean_size:.4f}", f"classes in a set, on average; {self.singletons:.1%} have one"),
+            ("least class coverage", f"{self.class_coverage[worst]:.4f}", short_name(self.classes[worst])),
         ]
 
 
@@ -159,9 +159,9 @@ class IntervalReport:
         }
 
     @property
-    def lines(self) -> list[str]:
-        """The report as lines of text."""
+    def lines(self) -> list[Line]:
+        """The report as lines for people."""
         return [
-            metric_line("coverage", self.coverage, f"{self.wanted:.4g} wanted; {interval_text(self.interval)}"),
-            metric_line("width", f"{self.mean_width:.6g}", "of the prediction intervals, on average"),
+            ("coverage", f"{self.coverage:.4f}", f"{self.wanted:.4g} wanted; {interval_text(self.interval)}"),
+            ("width", f"{self.mean_width:.6g}", "of the prediction intervals, on average"),
         ]

@@ -15,7 +15,7 @@ from featx.metrics.baseline import SIGNIFICANCE
 from featx.metrics.grouped import count_groups, flip_test, group_sums, number_groups
 from featx.metrics.prediction_sets import IntervalReport
 from featx.metrics.scores import Z95, finite
-from featx.metrics.tables import images_text, metric_line
+from featx.metrics.tables import baseline_text, images_text, interval_text, metric_lines, metric_table
 
 _RESAMPLES = 1000
 _MOST_RESAMPLED = 10_000  # groups; of more, the quantiles equal the normal distribution's to two digits
@@ -121,6 +121,11 @@ class RegressionReport:
         return "RMSE", self.rmse
 
     @property
+    def baseline_headline(self) -> float:
+        """The RMSE of always predicting the mean target."""
+        return self.baseline_rmse
+
+    @property
     def baseline_note(self) -> str:
         """A sentence, where the model is not shown to be better than always predicting the mean; else ""."""
         if self.rmse < self.baseline_rmse and self.baseline_p_value <= SIGNIFICANCE:
@@ -162,15 +167,12 @@ class RegressionReport:
     def __str__(self) -> str:
         interval = "too few or too equal errors for an interval"
         if self.interval is not None:
-            interval = "95 % interval {:.6g} to {:.6g}, bootstrap".format(*self.interval)
+            interval = interval_text(self.interval, "rmse")
         lines = [
-            metric_line("RMSE", f"{self.rmse:.6g}", f"{interval}; {images_text(self)}"),
-            metric_line("MAE", f"{self.mae:.6g}"),
-            metric_line("R2", "none" if self.r2 is None else self.r2),
-            metric_line("RMSE of the mean", f"{self.baseline_rmse:.6g}", "of always predicting the mean target"),
+            ("RMSE", f"{self.rmse:.6g}", f"{interval}; {baseline_text('rmse', self.baseline_rmse, '')}"),
             *([] if self.prediction_intervals is None else self.prediction_intervals.lines),
         ]
-        return "\n".join(lines)
+        return "\n".join([f"Evaluated on {images_text(self)}", *metric_lines(lines), *metric_table(self.metrics)])
 
 
 def _note_on_tails(errors: np.ndarray) -> list[str]:

@@ -13,6 +13,7 @@ All three reports are immutable and share these members:
 
 - ``n``: number of evaluated images; ``split``: the split they belong to.
 - ``headline``: name and value of the most important metric: accuracy, mAP or RMSE.
+- ``baseline_headline``: the value of that metric for a model that gives every image the same answer.
 - ``metrics``: name to value, of the metrics that cross-validation averages.
 - ``notes``: caveats about the numbers, one sentence each; ``with_notes(notes)`` returns a copy with more.
 - ``as_dict()``: JSON-compatible, with None for NaN; ``str(report)``: the text that ``fit-head`` and ``evaluate`` print.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featx.metrics.tables import quoted
+from featx.metrics.tables import baseline_text
 
 _HEADLINES = (("accuracy", "accuracy", "interval"), ("mAP", "mAP", ""), ("rmse", "RMSE", "interval"))
 """The key of each task's main number, its name, and the key of its interval."""
@@ -151,11 +151,7 @@ def _baseline(report: Mapping[str, Any], key: str) -> str:
     """The baseline of a stored report in words."""
     if (value := number(report.get(f"baseline_{key}"))) is None:
         return ""
-    if key == "rmse":
-        return f"always the mean {value:.6g}"
-    if key == "mAP":
-        return f"by chance {value:.4f}"
-    return f"always {quoted(str(report.get('baseline_answer', '')))} {value:.4f}"
+    return baseline_text(key, value, str(report.get("baseline_answer", "")))
 
 
 def number(value: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,27 +12,90 @@ from featx.text import counted
 
 _MOST_ROWS = 30  # classes in a table; of more, those with the lowest F1 are shown
 _CORNER = "true \\ predicted"
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "top5": "top-5",
+    "mAP": "mAP",
+    "micro_f1": "micro F1",
+    "exact_match": "exact match",
+    "hamming_loss": "Hamming loss",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
+}
+"""The names of the metrics for people, by their keys in ``Report.metrics``."""
+WITH_LINES = ("accuracy", "mAP", "exact_match", "rmse")
+"""The metrics that a report states in lines of their own, with what they are compared with; all others make one table."""
+
+Line = tuple[str, str, str]
+"""A name, a number as text, and remarks."""
 
 
-def metric_line(name: str, value: float | str, remark: str = "") -> str:
-    """One line of a report: name, value, and a remark in parentheses.
+def metric_text(metric: str, value: float) -> str:
+    """The value of a metric with its digits: four decimals, or six digits where it has the unit of the target.
 
     Examples:
-        >>> metric_line("accuracy", 0.9281, "142 of 153 images")
-        'accuracy           0.9281  (142 of 153 images)'
+        >>> metric_text("accuracy", 0.92812), metric_text("rmse", 2.282177), metric_text("r2", math.nan)
+        ('0.9281', '2.28218', 'none')
     """
-    number = value if isinstance(value, str) else f"{value:.4f}"
-    return f"{name:<17}  {number}" + (f"  ({remark})" if remark else "")
+    if math.isnan(value):
+        return "none"
+    return f"{value:.6g}" if metric in ("rmse", "mae") else f"{value:.4f}"
 
 
-def interval_text(interval: tuple[float, float]) -> str:
-    """A 95 % interval of a share, with four decimals.
+def baseline_text(metric: str, value: float, answer: str) -> str:
+    """The value of a report's main metric for a model that gives every image the same answer, in words.
+
+    Examples:
+        >>> baseline_text("accuracy", 0.45752, "ants"), baseline_text("mAP", 0.3, ""), baseline_text("rmse", 2.5, "")
+        ("always 'ants' 0.4575", 'by chance 0.3000', 'always the mean 2.5')
+    """
+    same = {"mAP": "by chance", "rmse": "always the mean"}.get(metric, f"always {answer_text(answer)}")
+    return f"{same} {metric_text(metric, value)}"
+
+
+def metric_lines(lines: Sequence[Line]) -> list[str]:
+    """Lines of names, numbers and remarks, with the numbers below one another.
+
+    Examples:
+        >>> metric_lines([("accuracy", "0.9281", "142 of 153 right"), ("accepted", "0.9804", "")])
+        ['accuracy  0.9281  (142 of 153 right)', 'accepted  0.9804']
+    """
+    width = max(len(name) for name, _, _ in lines)
+    return [f"{name:<{width}}  {number}" + (f"  ({remark})" if remark else "") for name, number, remark in lines]
+
+
+def metric_table(metrics: Mapping[str, float]) -> list[str]:
+    """The metrics that have no lines of their own, as a table of two lines: names and values.
+
+    Examples:
+        >>> metric_table({"accuracy": 0.9281, "macro_f1": 0.9275, "log_loss": 0.1561})
+        ['macro F1  log loss', '  0.9275    0.1561']
+    """
+    cells = [
+        (METRIC_NAMES[metric], metric_text(metric, value))
+        for metric, value in metrics.items()
+        if metric not in WITH_LINES
+    ]
+    widths = [max(map(len, cell)) for cell in cells]
+    return ["  ".join(f"{cell[row]:>{w}}" for cell, w in zip(cells, widths, strict=True)) for row in (0, 1)]
+
+
+def interval_text(interval: tuple[float, float], metric: str = "accuracy") -> str:
+    """The 95 % interval of a metric, by default of a share.
 
     Examples:
         >>> interval_text((0.87588, 0.9594))
         '95 % interval 0.8759 to 0.9594'
     """
-    return "95 % interval {:.4f} to {:.4f}".format(*interval)
+    low, high = (metric_text(metric, end) for end in interval)
+    return f"95 % interval {low} to {high}"
 
 
 class _Evaluated(Protocol):
@@ -70,6 +134,16 @@ def quoted(name: str) -> str:
         "'ants'"
     """
     return f"'{short_name(name)}'"
+
+
+def answer_text(answer: str) -> str:
+    """A class, or several labels with ``|`` between them, in words.
+
+    Examples:
+        >>> answer_text("ants"), answer_text("|")
+        ("'ants'", 'no label')
+    """
+    return "no label" if answer == "|" else quoted(answer)
 
 
 def class_table(

@@ -173,8 +173,7 @@ def cross_validated_number(result: CrossValidated) -> Number:
     interval = result.interval(metric)
     detail = [f"95 % interval {_ends(interval)}"] if interval else []
     detail.append(f"{result.n:,} images, each predicted by heads that were fitted without it")
-    if name == "accuracy":
-        detail.append(result.baseline_text)
+    detail.append(result.headline_baseline)
     return Number(
         f"{name}, cross-validated", f"{value:.4f}", "; ".join(detail), interval if name == "accuracy" else None
     )

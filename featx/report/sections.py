@@ -9,7 +9,7 @@ from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.prediction_sets import IntervalReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
-from featx.metrics.tables import images_text
+from featx.metrics.tables import baseline_text, images_text
 from featx.report.html import Number, Picture, Section, Table, decimals
 from featx.report.plots import MOST_BARS, as_png, as_svg, confusion_figure, per_class_figure, reliability_figure
 from featx.text import counted
@@ -134,11 +134,8 @@ def _interval_number(report: IntervalReport | None) -> tuple[Number, ...]:
 
 def _baseline(report: Report) -> str:
     """The most important metric of a model that gives every image the same answer, in words."""
-    if isinstance(report, RegressionReport):
-        return f"always the mean {_six_digits(report.baseline_rmse)}"
-    if isinstance(report, MultiLabelReport):
-        return f"by chance {decimals(report.baseline_average_precision)}"
-    return str(report.baseline)
+    answer = report.baseline.answer if isinstance(report, ClassificationReport) else ""
+    return baseline_text(next(iter(report.metrics)), report.baseline_headline, answer)
 
 
 def _in_groups(report: Report) -> str:

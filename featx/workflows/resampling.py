@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from featx.heads.folds import draw_shots, make_folds, predefined_folds
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.parameters import WITHOUT_GUARANTEES
-from featx.heads.targets import targets_of
+from featx.heads.targets import Constant, constant_of, targets_of
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.grouped import effective_size, group_sums, number_groups
 from featx.metrics.reports import Report
@@ -176,10 +177,20 @@ class Resampling:
         """A copy of the head, fitted to (n,) int64 rows.
 
         It has neither a rejection threshold of its own nor prediction sets: none of the metrics that are averaged depends on
-        them, and few rows show no precision.
+        them, and few rows show no precision. All have the same baseline.
         """
         head = Head(**{**self.head.get_params(), **WITHOUT_GUARANTEES})
-        return head.fit(self.features, rows=rows, coarse=self.coarse)
+        head.fit(self.features, rows=rows, coarse=self.coarse)
+        head.constant_ = self._constant
+        return head
+
+    @cached_property
+    def _constant(self) -> Constant:
+        """The baseline: the commonest answer of the head's training images; of all images if it was fitted to none."""
+        if self.head.constant_ is not None:
+            return self.head.constant_
+        rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
+        return constant_of(targets_of(self.features.without_features(rows), self.head.task_), self.head.task_)
 
     def _judged(self, train: np.ndarray, test: np.ndarray) -> tuple[Report, np.ndarray]:
         """The report on some rows of a head that was fitted to others, and which of them it has right, (n,) bool."""

@@ -37,7 +37,7 @@ def cross_validates(features: FeatureSet, head: Head, *, held_out: int) -> bool:
 
 
 def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head, *, labelled: int) -> list[str]:
-    """Say which number comes first where few images are held out, and what else would help.
+    """Say which number to quote where few images are held out, and what else would help.
 
     Args:
         report: on the held-out split, or None.
@@ -47,13 +47,13 @@ def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head
     """
     if report is None or report.n >= FEW_HELD_OUT or not head.n_train_:
         return []
-    few = f"the split {report.split} has {counted(report.n, 'image')}, which tell little"
+    few = f"the split {report.split} has only {counted(report.n, 'image')}, so"
     if found is None:
-        return [f"{few}; --cv {CV_FOLDS} --repeat {CV_REPEATS} judges by all labelled images"]
+        return [f"{few} its numbers are uncertain; --cv {CV_FOLDS} --repeat {CV_REPEATS} judges by all labelled images"]
     count = f"all {labelled:,}" if found.n == labelled else f"{found.n:,} of {labelled:,}"
-    how = f"{count} labelled images, cross-validated in {found.seconds:.1f} s, come first"
-    out = " (--cv none leaves this out)" if found.is_automatic else ""
-    return [f"{few}; {how}{out}", *_note_on_shift(report, found)]
+    to_quote = f"the {found.headline[0]} to quote is the cross-validated one, on {count} labelled images"
+    out = "; --cv none leaves it out" if found.is_automatic else ""
+    return [f"{few} {to_quote} (computed in {found.seconds:.1f} s{out})", *_note_on_shift(report, found)]
 
 
 def _note_on_shift(report: Report, found: CrossValidated) -> list[str]:

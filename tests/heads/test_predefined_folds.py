@@ -61,7 +61,7 @@ def test_a_head_is_judged_by_the_folds_of_a_column(tmp_path: Path) -> None:
     for value, test in zip(result.values["accuracy"][0], rows, strict=True):
         head = Head("ridge").fit(features, rows=np.setdiff1d(np.arange(len(features)), test))
         assert value == head.evaluate(features, rows=test).accuracy
-    assert str(result).startswith(f"cross-validated (3 folds of the column 'fold', {result.n} images)")
+    assert str(result).startswith(f"Cross-validated: 3 folds of {result.n} images, by the column 'fold'\n")
     assert fit.as_dict()["cross_validated"]["fold_names"] == ["2", "7", "10"]
     assert any("are in no fold of the column 'fold'" in note for note in result.notes)
 

@@ -160,7 +160,7 @@ def test_all_intervals_of_a_classification_are_by_groups_and_its_values_are_not(
     by_image, by_group = one.as_dict(), other.as_dict()
     differ = {key for key in by_image if by_image[key] != by_group[key]}
     assert differ == {"groups", "interval", "baseline_p_value", "selective_interval", "reliability"}
-    assert "of 600 images in 60 groups of split test" in str(other)
+    assert str(other).startswith("Evaluated on 600 images in 60 groups of split test\n")
     assert "groups" not in str(one)
 
 

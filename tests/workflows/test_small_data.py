@@ -24,9 +24,11 @@ def test_a_fit_with_few_held_out_images_is_cross_validated_and_that_number_is_st
     fit = fit_head(photos(gap=1.0), "ridge", models=tmp_path)
     crossed = fit.cross_validated
     assert (crossed.repeats, crossed.folds, crossed.n, crossed.is_automatic) == (4, 5, 105, True)
-    (note,) = [note for note in fit.notes if "tell little" in note]
-    assert "all 105 labelled images, cross-validated in " in note
-    assert note.endswith(" s, come first (--cv none leaves this out)")
+    (note,) = [note for note in fit.notes if "to quote" in note]
+    assert note.startswith(
+        "the split test has only 45 images, so the accuracy to quote is the cross-validated one, on all 105 labelled images "
+    )
+    assert note.endswith(" s; --cv none leaves it out)")
     found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))["cross_validated"]
     assert found["automatic"] is True
     assert found["estimates"].startswith("what heads fitted to 80 % of so many images reach")
@@ -101,8 +103,8 @@ def test_images_that_cross_validation_leaves_out_are_not_among_all(tmp_path: Pat
     features = photos(gap=1.0)
     features = features.take(np.setdiff1d(np.arange(105), np.flatnonzero(features.labels == 2)[1:]))
     fit = fit_head(features, "ridge", models=tmp_path)
-    (note,) = [note for note in fit.notes if "tell little" in note]
-    assert f"; {fit.cross_validated.n} of {fit.cross_validated.n + 1} labelled images, cross-validated" in note
+    (note,) = [note for note in fit.notes if "to quote" in note]
+    assert f"on {fit.cross_validated.n} of {fit.cross_validated.n + 1} labelled images (" in note
 
 
 @few
@@ -115,3 +117,15 @@ def test_a_small_split_is_no_verdict_where_cross_validation_shows_the_head_to_be
     assert not fit.report.baseline.is_beaten
     assert not any("the model is not shown to be better" in note for note in fit.notes)
     assert any("the 3 images of split test alone do not show" in note for note in fit.notes)
+
+
+@few
+def test_every_fold_is_compared_with_the_commonest_class_of_the_training_images(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    labels = features.labels.copy()
+    labels[features.splits == "test"] = 2  # the commonest of all images, not of the training images
+    labels[:3] = 1
+    fit = fit_head(dataclasses.replace(features, labels=labels), "ridge", models=tmp_path)
+    assert fit.report.baseline.answer == "bee"
+    assert fit.cross_validated.baseline_text.startswith("always 'bee' 0.2")
+    assert {each.answer for each in fit.cross_validated.baseline} == {"bee"}
