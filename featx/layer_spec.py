@@ -290,11 +290,15 @@ def stored_name(layer: str, view: View | RandomView) -> str:
     return f"{layer}@{view.name}" if view.name else layer
 
 
-def option_for(stored: str) -> str:
-    """The option of ``featx extract`` that adds a stored name to a feature file."""
-    layer, _, view = stored.partition("@")
-    name = next((name for name, views in VIEWS.items() if view and view in [known.name for known in views]), "")
-    return f"--views {name}" if name else f"--layer {layer}"
+def views_with(stored: str) -> str:
+    """The name of the smallest set of views in which a feature file keeps a layer under a name.
+
+    Examples:
+        >>> views_with("penultimate"), views_with("layer3@top-left"), views_with("a@b")
+        ('plain', '10crop', 'plain')
+    """
+    view = stored.partition("@")[2]
+    return next((name for name, views in VIEWS.items() if view in [known.name for known in views]), "plain")
 
 
 def plain_layers(stored: Iterable[str]) -> list[str]:

@@ -14,10 +14,10 @@ from featx.layer_spec import (
     RandomView,
     by_depth,
     largest_views,
-    option_for,
     plain_layers,
     stored_name,
     views_name,
+    views_with,
 )
 
 
@@ -94,11 +94,11 @@ def test_views_that_there_are_not_are_refused() -> None:
         LayerSpec.parse("a", "5crop")
 
 
-def test_the_option_that_would_keep_a_layer_is_named() -> None:
-    assert option_for("layer3:gem") == "--layer layer3:gem"
-    assert option_for("penultimate@mirrored") == "--views flip"
-    assert option_for("layer3@top-left") == "--views 10crop"
-    assert option_for("a@b") == "--layer a"
+def test_the_views_that_would_keep_a_layer_are_named() -> None:
+    assert views_with("layer3:gem") == "plain"
+    assert views_with("penultimate@mirrored") == "flip"
+    assert views_with("layer3@top-left") == "10crop"
+    assert views_with("a@b") == "plain"
 
 
 def test_a_file_says_what_it_has_by_the_names_it_keeps() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +19,10 @@ import numpy as np
 from featx.constants import FOREIGN
 from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
 from featx.features import checksums
+from featx.features.extract_command import backbone_words, cache_words, data_words
 from featx.features.header import COLUMNS, FeatureFileHeader, Layer
 from featx.features.open_file import read_array, read_at, read_errors
-from featx.layer_spec import option_for
+from featx.layer_spec import LayerSpec, views_with
 from featx.text import from_utf8, size_text
 
 TODO, DONE, FAILED = 0, 1, 2
@@ -144,6 +146,29 @@ class FeatureFile(FeatureFileHeader):
         if released:
             self._map = None
 
+    def require(self, spec: LayerSpec) -> None:
+        """Check that the file has the layers of a spec in all of its views.
+
+        Raises:
+            CacheMissError: it has not.
+        """
+        names = [n for n, *each in zip(spec.layers, *spec.stored, strict=True) if not self.layers.keys() >= {*each}]
+        if names:
+            raise CacheMissError(self._lacking(str(LayerSpec(tuple(names), spec.views)), *names, views=spec.views_name))
+
+    def _lacking(self, wanted: str, *layers: str, views: str = "") -> str:
+        """The message for layers or views that the file does not have."""
+        has = f"{self.path} has no layer {wanted!r}, only {', '.join(self.layers)}"
+        if FOREIGN in self.backbone["parts"]:
+            return f"{has}; name one of these"
+        plain = [name.partition("@")[0] for name in (*self.layers, *layers)]
+        words = [
+            "featx", "extract", *data_words(self.dataset),
+            *backbone_words(self.backbone, list(dict.fromkeys(plain)), views or views_with(layers[0])),
+            *cache_words(self.path),
+        ]  # fmt: skip
+        return f"{has}; this makes a file that has it: {shlex.join(words)}"
+
     def layer(self, name: str) -> Layer:
         """The description of a layer.
 
@@ -151,12 +176,7 @@ class FeatureFile(FeatureFileHeader):
             CacheMissError: the file has no such layer.
         """
         if name not in self.layers:
-            hint = (
-                "name one of these"
-                if FOREIGN in self.backbone["parts"]
-                else f"featx extract {option_for(name)} adds it"
-            )
-            raise CacheMissError(f"{self.path} has no layer {name!r}, only {', '.join(self.layers)}; {hint}")
+            raise CacheMissError(self._lacking(name, name))
         return self.layers[name]
 
     def checksums(self, layer: str) -> np.ndarray:

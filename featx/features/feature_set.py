@@ -277,13 +277,15 @@ def _read_fields(path: str | os.PathLike[str], layer: str | Sequence[str]) -> di
 
 def _read_checked(path: str | os.PathLike[str], layer: str, number: int, of: int) -> dict[str, Any]:
     """The fields, where process ``number`` of ``of`` that read the same files checks its part of the rows."""
-    names = LayerSpec.parse(layer).stored
+    spec = LayerSpec.parse(layer)
+    names = spec.stored
     layers = [name for view in names for name in view]
     parts: list[dict[str, Any]] = []
     matrices: list[tuple[Sequence[Sequence[np.ndarray]], np.ndarray]] = []
     several, at = is_set(path), 0
     total = Manifest.read(Path(path)).rows if several else 0
     for file in each_file(path):
+        file.require(spec)
         rows = np.flatnonzero(file.status == DONE)
         total = total or len(file)
         first, last = (np.searchsorted(rows, total * part // of - at) for part in (number, number + 1))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from featx.constants import CACHE
 from featx.data.openers import open_store
 from featx.data.places import is_remote
 from featx.data.scan_options import ScanOptions
@@ -19,15 +17,13 @@ from featx.data.sources.table import TABLE_ENDINGS, read_columns
 from featx.data.store import FolderStore
 from featx.data.table_roles import NO_BOXES
 from featx.errors import DatasetError
+from featx.features.extract_command import backbone_words, cache_words
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
 from featx.features.joint_sets import is_joint
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views, plain_layers
 from featx.system import why_unreadable
 from featx.text import counted, native
-
-_DECODING = {"scaled": ["--fast-decode"], "nvjpeg": ["--nvjpeg"]}
-"""The options of extraction by the decoding that a feature file names."""
 
 
 def paths_for(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
@@ -117,24 +113,13 @@ def extract_options(features: FeatureSet) -> list[str]:
     """
     if is_joint(features.backbone):  # its first backbone, whose file has the labels that count
         features = features.parts([0])
-    backbone: Mapping[str, Any] = features.backbone
-    name, weights = backbone.get("name"), backbone.get("weights", "default")
-    words = ["--backbone", str(name)] if name else []
-    words += ["--weights", str(weights)] if weights not in ("default", None) else []
     spec = LayerSpec.parse(features.layer)
     layers, views = spec.layer.split(","), spec.views_name
     if features.source is not None and not why_unreadable(features.source):
         stored = open_features(features.source, allow_partial=True).layers
         layers = plain_layers(stored)
         views = largest_views(stored, layers)
-    for layer in layers:
-        words += ["--layer", layer] if layer != PENULTIMATE else []
-    words += ["--views", views] if views != "plain" else []
-    parts = backbone.get("parts") or {}
-    precision = parts.get("precision", "float32")
-    words += ["--precision", str(precision)] if precision != "float32" else []
-    words += _DECODING.get(parts.get("transform", {}).get("decoding"), [])
-    return [*words, *_cache_option(features)]
+    return [*backbone_words(features.backbone, layers, views), *cache_words(features.source)]
 
 
 def fit_options(features: FeatureSet, task: str) -> list[str]:
@@ -147,17 +132,7 @@ def fit_options(features: FeatureSet, task: str) -> list[str]:
     words = ["--task", task] if task == "regression" else []
     for layer in LayerSpec.parse(features.layer).layer.split(","):
         words += ["--layer", layer] if features.layer != PENULTIMATE else []
-    return [*words, *_cache_option(features)]
-
-
-def _cache_option(features: FeatureSet) -> list[str]:
-    """The option that names the folder of the feature file, where it is not the default."""
-    if features.source is None:
-        return []
-    folder, here = Path(features.source).parent.resolve(), Path.cwd()
-    if folder == (here / CACHE).resolve():
-        return []
-    return ["--cache", str(folder.relative_to(here) if folder.is_relative_to(here) else folder)]
+    return [*words, *cache_words(features.source)]
 
 
 def absolute(folder: Path, path: str) -> str:

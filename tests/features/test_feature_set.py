@@ -230,14 +230,14 @@ def test_several_views_are_one_after_the_other_for_each_image(tmp_path: Path) ->
     np.testing.assert_array_equal(some.features, both.features[[4, 1]])
     assert both.without_features(np.array([2])).features.shape == (1, 0)
     assert views_in(path, "penultimate") == views_in(path, "hidden,penultimate") == "flip"
-    with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@top-left', only penultimate, hidden, penult"):
+    with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@10crop', only penultimate, hidden, penult"):
         FeatureSet.load(path, "penultimate@10crop")
 
 
 def test_a_file_without_views_is_seen_plainly(tmp_path: Path) -> None:
     path = write(tmp_path / "f.h5")
     assert views_in(path, "penultimate") == "plain"
-    with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@mirrored', .* --views flip adds it"):
+    with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@flip', .*: featx extract .* --views flip"):
         FeatureSet.load(path, "penultimate@flip")
     with pytest.raises(BackboneError, match="there are no views 'twice'"):
         FeatureSet.load(path, "penultimate@twice")

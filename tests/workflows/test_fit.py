@@ -257,7 +257,8 @@ def test_fewer_views_are_used_on_request(two_views: Path, tmp_path: Path) -> Non
     assert plain.as_dict()["views"] == "plain"
     assert plain.head.identity_ == FeatureSet.load(two_views).identity
     with pytest.raises(
-        CacheMissError, match=r"has no layer 'penultimate@top-left', .*; featx extract --views 10crop adds it"
+        CacheMissError,
+        match=r"has no layer 'penultimate@10crop', .*: featx extract .* --backbone lenet5 --layer hidden --views 10crop",
     ):
         fit_head(two_views, Head("logreg"), views="10crop", models=tmp_path / "models")
 
