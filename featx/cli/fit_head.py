@@ -185,8 +185,8 @@ def _check(options: Mapping[str, Any]) -> None:
 @click.argument("features", nargs=-1)
 @option(
     "--with", "with_backbones", multiple=True, section="Input", needs=ALWAYS, metavar="BACKBONE",
-    help="Put the features of another backbone beside FEATURES: those of the same data set in the cache folder. May be "
-    "repeated. What each backbone adds is printed, with a paired test and its speed.",
+    help="Put the features of another backbone beside FEATURES: those of the same data set, in the folder of FEATURES or else "
+    "in the cache folder. May be repeated. What each backbone adds is printed, with a paired test and its speed.",
 )  # fmt: skip
 @option(
     "--model", type=click.Choice((*KINDS, ZERO_SHOT, AUTO)), show_default="logreg; ridge for --task regression",

@@ -180,7 +180,7 @@ def _from_file(model: Model, features: str | os.PathLike[str] | None) -> tuple[F
         if not files:
             return None, False
         file = files[0]
-        found = features_in(model.head, files)
+        found = features_in(model.head, files, labelled=False)
         model.head.require_identity(found)
     elif features is None:
         return None, False

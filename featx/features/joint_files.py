@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from featx.arguments import names_of
+from featx.constants import CACHE
 from featx.errors import CacheMissError, CorruptFileError, SettingsError, UnreadableFileError
+from featx.features.extract_command import data_words
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.file_set import open_features
 from featx.features.folder import files_of
 from featx.features.joint_sets import joint_fields, place_of
 from featx.features.remote_folder import folder_here
 from featx.layer_spec import PENULTIMATE, VIEWS, LayerSpec
-from featx.text import listed, native, printable
+from featx.text import listed, printable
 
 AT = "="
 """What stands between a backbone and the layer of its file in ``BACKBONE=LAYER``."""
@@ -98,7 +101,7 @@ def _layers_of(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def files_beside(first: Any, backbones: Sequence[str], cache: str | os.PathLike[str]) -> list[Path]:
-    """Find the feature files of other backbones for the data set of a file.
+    """Find the feature files of other backbones for the data set of a file: in its folder, or else in that of the cache.
 
     Args:
         first: the feature file, or the feature set.
@@ -109,33 +112,39 @@ def files_beside(first: Any, backbones: Sequence[str], cache: str | os.PathLike[
         One file for each name.
 
     Raises:
-        CacheMissError: there is none, or several, of a backbone; the message lists what there is.
+        CacheMissError: there is none, or several, of a backbone; the message lists what there is, and where it was looked for.
     """
     one = first if isinstance(first, FeatureSet) else open_features(first)
-    dataset, place = one.dataset, place_of(first) if isinstance(first, FeatureSet) else str(first)
-    folder = folder_here(cache)
-    own = {Path(first).resolve()} if not isinstance(first, FeatureSet) else {first.source} if first.source else set()
-    known = _by_backbone(folder, dataset, own) if folder else {}
-    found = []
-    for name in dict.fromkeys(backbones):
-        paths = known.get(name, [])
-        if len(paths) == 1:
-            found.append(paths[0])
-            continue
-        named = printable(str(dataset.get("name", "")))
-        if paths:
-            raise CacheMissError(
-                f"--with {name}: {cache} has {len(paths)} feature files of {named} through it: "
-                f"{listed([str(path) for path in paths], most=5)}; name the one to use beside {place}"
-            )
-        there = listed([printable(each) for each in sorted(known)], most=20) or "none"
-        extract = shlex.join(["featx", "extract", native(str(dataset.get("root") or "DATA")), "--backbone", name])
-        folder_option = [] if str(cache) == "cache" else ["--cache", str(cache)]
+    file = first.source if isinstance(first, FeatureSet) else Path(first)
+    folders = {each.resolve(): each for each in (*([file.parent] if file else []), folder_here(cache))}
+    known = [_by_backbone(folder, one.dataset, {file.resolve()} if file else set()) for folder in folders.values()]
+    return [_file_of(name, first, one, known, cache) for name in dict.fromkeys(backbones)]
+
+
+def _file_of(
+    name: str, first: Any, one: Any, known: Sequence[Mapping[str, list[Path]]], cache: str | os.PathLike[str]
+) -> Path:
+    """The file of a backbone, in the first of some folders that has one; ``known`` has the files of each by backbone."""
+    paths = next((found[name] for found in known if name in found), [])
+    if len(paths) == 1:
+        return paths[0]
+    named, place = (
+        printable(str(one.dataset.get("name", ""))),
+        place_of(first) if isinstance(first, FeatureSet) else first,
+    )
+    if paths:
         raise CacheMissError(
-            f"--with {name}: {cache} has no other feature file of {named} through it; there are files through: {there}. "
-            f"{shlex.join([*shlex.split(extract), *folder_option])} makes one"
+            f"--with {name}: {paths[0].parent} has {len(paths)} feature files of {named} through it: "
+            f"{listed([str(path) for path in paths], most=5)}; name the one to use beside {place}"
         )
-    return found
+    there = listed([printable(each) for each in sorted({*itertools.chain(*known)})], most=20) or "none"
+    beside = f"the folder of {place} or in " if known[1:] else ""
+    words = ["featx", "extract", *data_words(one.dataset), "--backbone", name]
+    words += ["--cache", str(cache)] if str(cache) != CACHE else []
+    raise CacheMissError(
+        f"--with {name}: there is no other feature file of {named} through it in {beside}{cache}; there are files through: "
+        f"{there}. {shlex.join(words)} makes one"
+    )
 
 
 def _by_backbone(folder: Path, dataset: dict[str, Any], without: set[Path]) -> dict[str, list[Path]]:

@@ -6,7 +6,8 @@ of each, one after the other, and its description lists the parts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from featx.constants import JOINT
+from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
+from featx.features.extract_command import backbone_words, cache_words, data_words
 from featx.features.side_by_side import SideBySide
 from featx.identity import joint_identity
 from featx.layer_spec import PENULTIMATE, LayerSpec
@@ -75,11 +78,12 @@ def _numbered(backbone: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]
     return list(enumerate(backbone["parts"], start=1))
 
 
-def joint_fields(sets: Sequence[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def joint_fields(sets: Sequence[Any], *, labelled: bool = True) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The fields of the feature set that joins several, by name, and what the user should know about them.
 
     Args:
         sets: feature sets, each with the same views.
+        labelled: whether the labels matter. If not, an image with two labels has none.
 
     Returns:
         The fields of a ``FeatureSet``: a row for each image that all sets hold, in the order of the first set, with its
@@ -100,7 +104,11 @@ def joint_fields(sets: Sequence[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         )
     rows = [found[common] for found in rows]
     first = sets[0]
-    _require_same_labels(sets, rows)
+    labels = first.labels[rows[0]]
+    for other, differ, shown in _two_labels(sets, rows):
+        if labelled:
+            raise HeadError(_contradiction(first, other, shown))
+        labels[differ] = UNLABELLED
     notes = (*_notes_on_missing(sets, rows), *_notes_on_splits(sets, rows), *_notes_on_data_sets(sets))
     columns = {
         name: cells[mine]
@@ -110,7 +118,8 @@ def joint_fields(sets: Sequence[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     parts = [part for each in sets for part in _parts_of(each)]
     fields = {
         "features": _side_by_side([each.features for each in sets], rows),
-        **{name: getattr(first, name)[rows[0]] for name in ("labels", "splits", "keys")},
+        "labels": labels,
+        **{name: getattr(first, name)[rows[0]] for name in ("splits", "keys")},
         "classes": first.classes,
         "paths": _take(first.paths, rows[0]),
         "layer": str(LayerSpec.parse(PENULTIMATE, views)),
@@ -204,19 +213,45 @@ def _label_names(each: Any, rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def _require_same_labels(sets: Sequence[Any], rows: Sequence[np.ndarray]) -> None:
-    """Raise HeadError if two sets give an image different labels; one that has none does not contradict the other."""
+def _two_labels(sets: Sequence[Any], rows: Sequence[np.ndarray]) -> Iterator[tuple[Any, np.ndarray, list[str]]]:
+    """Each set that contradicts the first one in labels: the set, (n,) bool, and the images with both labels, in words.
+
+    A set that has no label for an image does not contradict the other.
+    """
     first = _label_names(sets[0], rows[0])
     for other, theirs in zip(sets[1:], rows[1:], strict=True):
         second = _label_names(other, theirs)
-        differ = np.flatnonzero((first != second) & (second != "") & (first != ""))
-        if len(differ):
-            at = differ[0]
-            raise HeadError(
-                f"{place_of(sets[0])} and {place_of(other)} give {counted(len(differ), 'image')} different labels, the first "
-                f"{printable(str(sets[0].paths[rows[0][at]]))}: {printable(first[at])} and {printable(second[at])}. Run featx "
-                "extract again for both with the same data, which brings the labels up to date and computes no features anew"
+        differ = (first != second) & (second != "") & (first != "")
+        if differ.any():
+            yield (
+                other,
+                differ,
+                [
+                    f"{printable(str(sets[0].paths[rows[0][at]]))} ({printable(first[at])} and {printable(second[at])})"
+                    for at in np.flatnonzero(differ).tolist()
+                ],
             )
+
+
+def _contradiction(first: Any, other: Any, shown: Sequence[str]) -> str:
+    """The message for two sets that give images different labels."""
+    found = (
+        f"{place_of(first)} and {place_of(other)} give {counted(len(shown), 'image')} different labels: "
+        f"{listed(shown, most=3)}"
+    )
+    if first.source is None or other.source is None:
+        return f"{found}; give each image the same label in both"
+    return (
+        f"{found}. These commands bring the labels of both up to date, without a forward pass for images that have not "
+        f"changed: {_extraction(first)} and {_extraction(other)}"
+    )
+
+
+def _extraction(each: Any) -> str:
+    """The command that extracted a feature set."""
+    spec = LayerSpec.parse(each.layer)
+    words = backbone_words(each.backbone, spec.layers, spec.views_name)
+    return shlex.join(["featx", "extract", *data_words(each.dataset), *words, *cache_words(each.source)])
 
 
 def _notes_on_missing(sets: Sequence[Any], rows: Sequence[np.ndarray]) -> list[str]:

@@ -64,7 +64,7 @@ def rows_and_failures(head: Head, features: FeatureSet | Named) -> tuple[Feature
         for file in map(open_features, files):
             rows = np.flatnonzero(file.status == FAILED).tolist()
             reasons = {str(file.paths[row]): file.error(row) for row in rows} | reasons
-        features = features_in(head, files)
+        features = features_in(head, files, labelled=False)
         if len(files) > 1:
             reasons |= _in_some_only(files, {*map(str, features.paths), *reasons})
         failed = [*reasons.items()]

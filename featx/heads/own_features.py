@@ -12,7 +12,7 @@ from featx.errors import CacheMissError, CorruptFileError, HeadError, StaleCache
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
 from featx.features.folder import files_of
-from featx.features.joint_sets import is_joint, part_names
+from featx.features.joint_sets import is_joint, joint_fields, part_names
 from featx.features.remote_folder import local_file
 from featx.heads.arguments import require_fitted
 from featx.heads.head import Head
@@ -48,8 +48,8 @@ def code_and_weights(backbone: Mapping[str, Any]) -> list[str]:
 def files_for(head: Head, named: Named | None = None) -> list[Path]:
     """The feature files that hold what a head takes: one, or one for each of several backbones, in the order of the columns.
 
-    Of several backbones, a file that was not named is looked for among the files of the same data set in the folders of those
-    that were; and if none was named, where it was when the head was fitted.
+    Of several backbones, a file that was not named is looked for among the files of the same data set: in the folders of those
+    that were named, and then where it was when the head was fitted. If none was named, it is looked for there alone.
 
     Args:
         head: fitted.
@@ -84,12 +84,19 @@ def features_for(head: Head, named: Named | None = None) -> FeatureSet:
     return features
 
 
-def features_in(head: Head, files: Sequence[Path]) -> FeatureSet:
-    """Load the layers of a head from the files that ``files_for`` gives."""
+def features_in(head: Head, files: Sequence[Path], *, labelled: bool = True) -> FeatureSet:
+    """Load the layers of a head from the files that ``files_for`` gives.
+
+    Args:
+        head: fitted.
+        files: one, or one for each backbone.
+        labelled: as of ``joint_fields``.
+    """
     if not is_joint(head.backbone_):
         return FeatureSet.load(files[0], head.layer_)
     layers = [part["layer"] for part in head.backbone_["parts"]]
-    return FeatureSet.join([FeatureSet.load(file, layer) for file, layer in zip(files, layers, strict=True)])
+    sets = [FeatureSet.load(file, layer) for file, layer in zip(files, layers, strict=True)]
+    return FeatureSet(**joint_fields(sets, labelled=labelled)[0])
 
 
 def in_groups(head: Head, files: Iterable[str | os.PathLike[str]]) -> Iterator[list[str | os.PathLike[str]]]:
@@ -100,8 +107,7 @@ def in_groups(head: Head, files: Iterable[str | os.PathLike[str]]) -> Iterator[l
     groups: dict[Any, list[str | os.PathLike[str]]] = {}
     for file in files:
         (path,) = paths_in(file)
-        dataset = open_features(path).dataset
-        groups.setdefault((dataset.get("name"), dataset.get("root")), []).append(file)
+        groups.setdefault(_data_of(path), []).append(file)
     yield from groups.values()
 
 
@@ -120,18 +126,29 @@ def _files_of_parts(backbone: Mapping[str, Any], given: Sequence[Path]) -> list[
             found[number] = path
     for number, part in enumerate(parts):
         if found[number] is None:
-            places = list(_siblings(given)) if given else [Path(part["file"])] * bool(part["file"])
+            fitted = [Path(part["file"])] * bool(part["file"])
+            places = [*_of_same_data(given, fitted)] if given else fitted
             found[number] = next((path for path in places if _holds(path, part, quietly=True)), None)
         if found[number] is None:
             raise CacheMissError(_nowhere(part, names[number], given))
     return [path for path in found if path is not None]
 
 
-def _siblings(given: Sequence[Path]) -> Iterator[Path]:
-    """The other files of the data sets of some files, in the same folders."""
-    for path in given:
-        dataset = open_features(path).dataset
-        yield from files_of(path.parent, name=str(dataset.get("name", "")), root=str(dataset.get("root", "")))
+def _of_same_data(given: Sequence[Path], more: Sequence[Path]) -> Iterator[Path]:
+    """The files of the data sets of some files, in the folders of these, and then those among some more files."""
+    named = [(path.parent, _data_of(path)) for path in given]
+    for folder, (name, root) in named:
+        yield from files_of(folder, name=name, root=root)
+    for path in more:
+        with suppress(CacheMissError, CorruptFileError, UnreadableFileError):
+            if _data_of(path) in [data for _, data in named]:
+                yield path
+
+
+def _data_of(path: Path) -> tuple[str, str]:
+    """The name and the root of the data set of a feature file."""
+    dataset = open_features(path).dataset
+    return str(dataset.get("name", "")), str(dataset.get("root", ""))
 
 
 def _holds(path: Path, part: Mapping[str, Any], *, quietly: bool = False) -> bool:
@@ -164,10 +181,15 @@ def _nowhere(part: Mapping[str, Any], name: str, given: Sequence[Path]) -> str:
     """The message for a part whose features are in no file."""
     remedy = f"run featx extract with --backbone {printable(name)}, or name the file that has them"
     if given:
-        folders = ", ".join(dict.fromkeys(str(path.parent) for path in given))
+        places = f"a file of the same data set in {', '.join(dict.fromkeys(str(path.parent) for path in given))}"
+        looked = (
+            f"neither {part['file']}, to which it was fitted, nor {places} has"
+            if part["file"]
+            else f"no{places[1:]} has"
+        )
         return (
-            f"this head takes the features of several backbones, and no file of the same data set in {folders} has those of "
-            f"{printable(name)}, layer {part['layer']}; {remedy}"
+            f"this head takes the features of several backbones, and {looked} those of {printable(name)}, layer "
+            f"{part['layer']}; {remedy}"
         )
     if not part["file"]:
         return f"the head was fitted to features of {printable(name)} that are in no file; {remedy}"

@@ -108,7 +108,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         model: kind of head, as ``Head`` takes it, by default "ridge" for a regression, else "logreg"; or "auto", which fits
             every kind that suits the data and selects the simplest whose cross-validated loss on the training rows is within
             one standard error of the lowest. A ``Head`` is fitted as it is, and none of its own arguments may be given here.
-        with_backbones: names of backbones whose feature files of the same data set in ``cache`` are put beside ``features``.
+        with_backbones: names of backbones whose feature files of the same data set, in the folder of ``features`` or else in
+            ``cache``, are put beside ``features``.
         layer: layer of the feature file; several are concatenated. Of several files each has it, and ``BACKBONE=LAYER`` is a
             layer of the file of that backbone alone. "best" is the layer of the lowest cross-validated loss, if
             that is two standard errors lower than the penultimate layer's, image by image; else the penultimate.

@@ -38,7 +38,7 @@ def source_of(
 
     Args:
         features: one or several, as ``fit_head`` takes them; None or nothing: the newest file in ``cache``.
-        beside: names of further backbones, whose files are in ``cache``.
+        beside: names of further backbones, whose files lie beside the first one or in ``cache``.
         layer: of the files, as ``join_files`` takes it.
         views: of the files.
         cache: the folder of feature files, or its URL.

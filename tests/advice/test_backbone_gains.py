@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from featx.advice.backbone_gains import Gain
+from featx.advice.backbone_gains import Gain, JudgedSet, gain_of
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,13 @@ from featx.advice.backbone_gains import Gain
 )
 def test_a_backbone_that_does_harm_is_told_from_one_that_adds_nothing(gain: Gain, verdict: str) -> None:
     assert gain.verdict == verdict
+
+
+def test_copies_of_an_image_are_compared_as_one_group() -> None:
+    def judged(right: list[bool], groups: list[int]) -> JudgedSet:
+        paths = np.array([f"{number}.png" for number in range(4)])
+        return JudgedSet(("a",), "classification", np.zeros(4), np.array(right), paths, np.array(groups), None)
+
+    for groups, method in (([0, 1, 2, 3], "McNemar's exact test"), ([0, 1, 2, 2], "the sign-flip test of 3 groups")):
+        first, second = (judged(right, groups) for right in ([False, True, True, True], [True, True, False, False]))
+        assert gain_of(first, second).method == method

@@ -96,7 +96,7 @@ def test_different_labels_of_one_image_are_an_error_whatever_the_order_of_the_cl
     assert len(FeatureSet.join([part(), two])) == 90
     wrong = two.labels.copy()
     wrong[[3, 4]] = 0, -1
-    with pytest.raises(HeadError, match=r"one and two give 1 image different labels, the first 003\.png: ant and cow"):
+    with pytest.raises(HeadError, match=r"one and two give 1 image different labels: 003\.png \(ant and cow\); give"):
         FeatureSet.join([part(), part("two", classes=two.classes, labels=wrong)])
 
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from joint_features import part
+from joint_features import part, written
 from made import new
 
 from featx.errors import CacheMissError, CorruptFileError, HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.estimators import mlp
 from featx.heads.head import Head
-from featx.heads.own_features import files_for
+from featx.heads.on_features import values_of_features
+from featx.heads.own_features import features_in, files_for
+from featx.inference import evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +77,49 @@ def test_a_feature_file_that_is_gone_is_named(tmp_path: Path) -> None:
         each["file"] = str(gone)
     with pytest.raises(CacheMissError, match=r"features of one in .*gone\.h5, which is gone; run featx extract"):
         files_for(head)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [written(tmp_path / "cache", each) for each in (part(), part("two"))]
+
+
+@pytest.fixture
+def fitted(files: list[Path]) -> Head:
+    return Head("ridge", C=0.1).fit(FeatureSet.join([FeatureSet.load(file) for file in files]))
+
+
+def test_the_other_file_lies_beside_the_named_one_or_where_the_head_was_fitted(
+    files: list[Path], fitted: Head, tmp_path: Path
+) -> None:
+    (tmp_path / "moved").mkdir()
+    alone = files[0].rename(tmp_path / "moved" / "photos.h5")
+    assert files_for(fitted, alone) == [alone, files[1]]
+    beside = files[1].rename(tmp_path / "moved" / "other.h5")
+    assert files_for(fitted, alone) == [alone, beside]
+    beside.unlink()
+    with pytest.raises(
+        CacheMissError,
+        match=r"neither .*pets--two\.h5, to which it was fitted, nor a file of the same data set in .*moved has those of two",
+    ):
+        files_for(fitted, alone)
+
+
+def test_files_that_contradict_one_another_are_predicted_and_not_evaluated(
+    files: list[Path], fitted: Head, tmp_path: Path
+) -> None:
+    labels = part().labels
+    labels[[3, 7]] = (labels[[3, 7]] + 1) % 3
+    other = part("two", labels=labels)
+    expected = [values.tolist() for _, values, _ in values_of_features(fitted, files) if values is not None]
+    written(tmp_path / "cache", other)
+    found = [values.tolist() for _, values, _ in values_of_features(fitted, files[0]) if values is not None]
+    assert found == expected
+    assert np.flatnonzero(features_in(fitted, files, labelled=False).labels < 0).tolist() == [3, 7]
+    fitted.save(tmp_path / "h.safetensors")
+    with pytest.raises(
+        HeadError,
+        match=r"give 2 images different labels: 003\.png \(ant and bee\), 007\.png \(bee and cow\)\. These commands .*: "
+        r"featx extract .*pets --backbone one --cache .* and featx extract .*pets --backbone two --cache ",
+    ):
+        evaluate(tmp_path / "h.safetensors", files[0])

@@ -46,7 +46,7 @@ def test_the_file_of_a_backbone_is_found_by_its_name(files: list[Path], tmp_path
     assert fit.files == (files[0], files[1])
     with pytest.raises(
         CacheMissError,
-        match=r"no other feature file of pets through it; .*: three, two\. featx extract .* --backbone four",
+        match=r"no other feature file of pets through it in .*cache; .*: three, two\. featx extract .* --backbone four",
     ):
         fit_head(files[0], with_backbones=["two", "four"], cache=tmp_path / "cache", models=tmp_path / "m")
     with pytest.raises(CacheMissError, match=r"--with one: .*no other feature file"):
@@ -54,6 +54,19 @@ def test_the_file_of_a_backbone_is_found_by_its_name(files: list[Path], tmp_path
     written(tmp_path / "cache", part("two"), name="again.h5")
     with pytest.raises(CacheMissError, match=r"has 2 feature files of pets .*again\.h5.*; name the one to use beside"):
         fit_head(files[0], with_backbones="two", cache=tmp_path / "cache", models=tmp_path / "m")
+
+
+def test_the_file_of_a_backbone_is_looked_for_beside_the_named_one_first(files: list[Path], tmp_path: Path) -> None:
+    cache = written(tmp_path / "cache2", part("three"), root=str(tmp_path / "cache" / "pets")).parent
+    fit = fit_head(files[0], "ridge", with_backbones=["two", "three"], cache=cache, models=tmp_path / "m")
+    assert fit.files == tuple(files)
+    files[2].unlink()
+    fit = fit_head(files[0], "ridge", with_backbones="three", cache=cache, models=tmp_path / "m")
+    assert fit.files == (files[0], cache / "pets--three.h5")
+    with pytest.raises(
+        CacheMissError, match=r"in the folder of .*pets--one\.h5 or in .*cache2; there are files .*: three, two"
+    ):
+        fit_head(files[0], with_backbones="four", cache=cache, models=tmp_path / "m")
 
 
 def test_a_file_is_not_joined_with_itself_nor_compared_layer_by_layer(files: list[Path], tmp_path: Path) -> None:
