@@ -356,7 +356,7 @@ def _evaluate_promoted(
         write_predictions(predictions, rows, predicted, by)
     kept = row_groups(rows, np.array(decoded))
     report = ClassificationReport.from_predictions(
-        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, groups=kept,
+        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below or None, groups=kept,
         commonest=model.commonest, notes=notes,
     )  # fmt: skip
     report = report.with_notes(notes_on_baseline(report))

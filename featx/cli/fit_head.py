@@ -116,6 +116,9 @@ def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, sel
 
 def _show_head(result: Fit) -> None:
     """Print what the head is, and what it was fitted to."""
+    from featx.heads.conformal import name_of_sets
+    from featx.heads.rejection import rejected_text
+
     head = result.head
     chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
@@ -132,9 +135,9 @@ def _show_head(result: Fit) -> None:
         f"{made}{in_views(head.views)} in {head.seconds_:.2f} s"
     )
     if head.reject_below_ is not None:
-        click.echo(f"rejects a prediction whose probability is below {head.reject_below_:.4f}")
+        click.echo(f"rejects {rejected_text(head.reject_below_)}")
     if head.conformal_ is not None:
-        click.echo(f"prediction {'intervals' if head.task_ == 'regression' else 'sets'}: {head.conformal_.sentence}")
+        click.echo(f"{name_of_sets(head.task_)}: {head.conformal_.sentence}")
 
 
 def _show_files(result: Fit) -> None:

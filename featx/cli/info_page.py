@@ -72,7 +72,7 @@ def _show_head(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - a
         "labels" if facts["task"] == "multilabel" else "classes": _classes(facts) if facts["task"] != "regression" else "",
         "settings": _settings(parameters),
         "rejects": _rejects(facts.get("reject_below")),
-        "prediction sets": _sets(facts.get("conformal")),
+        "intervals" if facts["task"] == "regression" else "prediction sets": _sets(facts.get("conformal")),
         "temperature": f"{facts['temperature']:.4f}" if facts.get("temperature", 1) != 1 else "",
         "fitted to": f"{counted(facts['n_train'], 'image')} in {facts['seconds']:.2f} s{_made(facts.get('made'))}",
         "data set": _data_set(facts["dataset"]),
@@ -229,7 +229,9 @@ def _is_set(value: Any) -> bool:
 
 
 def _rejects(threshold: float | None) -> str:
-    return "" if threshold is None else f"predictions of a probability below {threshold:.4f}"
+    from featx.heads.rejection import rejected_text  # it imports numpy
+
+    return "" if threshold is None else rejected_text(threshold)
 
 
 def _sets(conformal: Any) -> str:

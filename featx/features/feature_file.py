@@ -154,20 +154,9 @@ class FeatureFile(FeatureFileHeader):
         """
         names = [n for n, *each in zip(spec.layers, *spec.stored, strict=True) if not self.layers.keys() >= {*each}]
         if names:
-            raise CacheMissError(self._lacking(str(LayerSpec(tuple(names), spec.views)), *names, views=spec.views_name))
-
-    def _lacking(self, wanted: str, *layers: str, views: str = "") -> str:
-        """The message for layers or views that the file does not have."""
-        has = f"{self.path} has no layer {wanted!r}, only {', '.join(self.layers)}"
-        if FOREIGN in self.backbone["parts"]:
-            return f"{has}; name one of these"
-        plain = [name.partition("@")[0] for name in (*self.layers, *layers)]
-        words = [
-            "featx", "extract", *data_words(self.dataset),
-            *backbone_words(self.backbone, list(dict.fromkeys(plain)), views or views_with(layers[0])),
-            *cache_words(self.path),
-        ]  # fmt: skip
-        return f"{has}; this makes a file that has it: {shlex.join(words)}"
+            raise CacheMissError(
+                _lacking(self, str(LayerSpec(tuple(names), spec.views)), *names, views=spec.views_name)
+            )
 
     def layer(self, name: str) -> Layer:
         """The description of a layer.
@@ -176,7 +165,7 @@ class FeatureFile(FeatureFileHeader):
             CacheMissError: the file has no such layer.
         """
         if name not in self.layers:
-            raise CacheMissError(self._lacking(name, name))
+            raise CacheMissError(_lacking(self, name, name))
         return self.layers[name]
 
     def checksums(self, layer: str) -> np.ndarray:
@@ -351,6 +340,20 @@ def are_among(keys: np.ndarray, others: np.ndarray) -> bool:
     """
     one, other = (np.ascontiguousarray(each).view("V16").ravel() for each in (keys, others))
     return bool(np.isin(one, other).all())
+
+
+def _lacking(file: FeatureFile, wanted: str, *layers: str, views: str = "") -> str:
+    """The message for layers or views that a file does not have."""
+    has = f"{file.path} has no layer {wanted!r}, only {', '.join(file.layers)}"
+    if FOREIGN in file.backbone["parts"]:
+        return f"{has}; name one of these"
+    plain = [name.partition("@")[0] for name in (*file.layers, *layers)]
+    words = [
+        "featx", "extract", *data_words(file.dataset),
+        *backbone_words(file.backbone, list(dict.fromkeys(plain)), views or views_with(layers[0])),
+        *cache_words(file.path),
+    ]  # fmt: skip
+    return f"{has}; this makes a file that has it: {shlex.join(words)}"
 
 
 def computed_digest(file: FeatureFile, final: Mapping[str, np.ndarray] | None = None) -> str:

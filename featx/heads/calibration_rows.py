@@ -10,7 +10,7 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads.conformal import UNSEEN, fit_conformal, notes_on_sets
+from featx.heads.conformal import UNSEEN, fit_conformal, name_of_sets, notes_on_sets
 from featx.heads.evaluation import are_copies, require_groups
 from featx.heads.fitted import FittedHead
 from featx.heads.groups import match_groups, row_groups, with_splits
@@ -74,7 +74,9 @@ def chosen_on_rows(
         made = dataclasses.replace(made, conformal=sets)
         notes += notes_on_sets(sets, head.names_)
     what = " and ".join(
-        name for name, value in (("prediction sets", alpha), ("the rejection threshold", target)) if value is not None
+        name
+        for name, value in ((f"the {name_of_sets(head.task_)}", alpha), ("the rejection threshold", target))
+        if value is not None
     )
     notes.append(
         f"{what} were chosen on {counted(len(rows), 'labelled image')} of split {split}, which no fit has seen"

@@ -82,10 +82,10 @@ class Conformal:
     @property
     def sentence(self) -> str:
         """What is promised, and on what the thresholds were chosen, in words."""
-        of = "of each class " if self.per_class else ""
+        of = "those of each class" if self.per_class else "them"
         rows = counted(self.rows, "image") + (f" in {counted(self.groups, 'group')}" if self.groups < self.rows else "")
         where = "out of fold" if self.source == OUT_OF_FOLD else "that the head was not fitted to"
-        return f"{self.alpha:.4g} {of}may miss, chosen on {rows} {where}"
+        return f"a share of {self.alpha:.4g} of {of} may miss the truth; chosen on {rows} {where}"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def fit_conformal(
     groups = number_groups(groups)
     found = count_groups(groups, len(outputs))
     if found < _fewest(alpha):
-        raise HeadError(_why_too_few(alpha, found, "row" if groups is None else "group"))
+        raise HeadError(_why_too_few(task, alpha, found, "row" if groups is None else "group"))
     if task == "regression":
         thresholds = np.array([coverage_quantile(np.abs(outputs - y)[:, 0], alpha, groups)])
         return Conformal(alpha, thresholds, False, len(outputs), found, source)
@@ -213,12 +213,17 @@ def coverage_quantile(scores: np.ndarray, alpha: float, groups: np.ndarray | Non
     return float(scores[order[at]]) if at < len(scores) else math.inf
 
 
+def name_of_sets(task: str) -> str:
+    """What a head of a task predicts besides the most probable answer: sets of classes, or intervals of numbers."""
+    return f"prediction {'intervals' if task == 'regression' else 'sets'}"
+
+
 def check_alpha(alpha: float) -> None:
     """Raise HeadError unless a share of sets that may miss is above 0 and below 1."""
     if not 0.0 < alpha < 1.0:
         raise HeadError(
-            f"conformal is {alpha:g}; expected the share of prediction sets that may miss the truth, above 0 and below 1, "
-            "such as 0.1"
+            f"conformal is {alpha:g}; expected the share of prediction sets, or of intervals, that may miss the truth, above 0 "
+            "and below 1, such as 0.1"
         )
 
 
@@ -226,8 +231,8 @@ def require_conformal(conformal: Conformal | None) -> Conformal:
     """Raise HeadError if a head has no prediction sets; else return what they follow from."""
     if conformal is None:
         raise HeadError(
-            "this head has no prediction sets; Head(conformal=0.1), or featx fit-head --conformal 0.1, makes one with sets of "
-            "which a tenth may miss"
+            "this head has no prediction sets or intervals; Head(conformal=0.1), or featx fit-head --conformal 0.1, makes one "
+            "with such, of which at most a tenth miss the truth"
         )
     return conformal
 
@@ -243,12 +248,12 @@ def notes_on_sets(conformal: Conformal, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def _why_too_few(alpha: float, found: int, unit: str) -> str:
+def _why_too_few(task: str, alpha: float, found: int, unit: str) -> str:
     possible = math.ceil(1000 / (found + 1)) / 1000
     use = f"a larger --conformal, from {possible:g} on, or more images" if possible < 1 else "more images"
     return (
-        f"prediction sets that miss at most a share of {alpha:g} take {counted(_fewest(alpha), f'held-out {unit}')} or more, "
-        f"and there {'is' if found == 1 else 'are'} {found}; use {use}"
+        f"{name_of_sets(task)} that miss at most a share of {alpha:g} take {counted(_fewest(alpha), f'held-out {unit}')} or "
+        f"more, and there {'is' if found == 1 else 'are'} {found}; use {use}"
     )
 
 

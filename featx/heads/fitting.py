@@ -20,7 +20,7 @@ from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.features.joint_sets import blocks_of, is_joint
 from featx.heads.block_factors import SCALED_KINDS, choose_factors, with_factors
-from featx.heads.conformal import notes_on_sets
+from featx.heads.conformal import name_of_sets, notes_on_sets
 from featx.heads.estimators.zeroshot import ZeroShotEstimator
 from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
@@ -360,10 +360,15 @@ def _choose(
     given = params[kind.parameter] if kind.parameter in ("C", "k") else None
     candidates = estimator.candidates if given is None else (float(given),)
     notes = []
-    if not (training if training.share is None else training.share[0]).folds:
-        notes.append("no class has two training images that could be told apart, so nothing could be cross-validated")
     if len(candidates) == 1 and not needs_held_out:
         training = dataclasses.replace(training, folds=(), share=None)
+    elif not (training if training.share is None else training.share[0]).folds:
+        so = (
+            f"{kind.parameter} is a middle value that no image chose"
+            if len(candidates) > 1
+            else "none was predicted out of fold"
+        )
+        notes.append(f"no class has two training images that could be told apart, so {so}")
     some, drawn = search_share(alone(training))
     extends = kind.parameter == "C" and given is None
     chosen = search(estimator, some, candidates=candidates, gives_logits=kind.gives_logits, extends=extends)
@@ -446,9 +451,7 @@ def _report(
     if params["target_precision"] is not None:
         notes.append("the rejection threshold was chosen on these same rows, which flatters what is accepted")
     if postprocess.conformal is not None:
-        notes.append(
-            "the thresholds of the prediction sets were chosen on these same rows, so that they cover as wished"
-        )
+        notes.append(f"the {name_of_sets(training.task)} were chosen on these same rows, so that they cover as wished")
     y, groups = training.y[chosen.rows], training.groups_of(chosen.rows)
     return make_report(
         postprocess, classes, y, outputs, split="train, cross-validated", groups=groups, notes=notes,

@@ -232,11 +232,16 @@ def notes_on_splits(features: FeatureSet) -> list[str]:
         return []
     largest = np.flatnonzero(groups == sizes.argmax())
     values = [] if features.groups is None else [str(value) for value in features.groups[labelled[largest]] if value]
-    named = f", {features.group} {printable(values[0])!r}," if values else ""
+    split, count = splits[largest[0]], f"{sizes.max()} of {len(labelled)} images"
+    if values:
+        found = (
+            f"the largest group, {features.group} {printable(values[0])!r}, has {count} and is in split {split}; groups"
+        )
+    else:
+        found = f"{count} are exact copies of one image and are in split {split}; copies"
     return [
-        f"the largest of {len(sizes)} groups{named} has {sizes.max()} of {len(labelled)} images and is in split "
-        f"{splits[largest[0]]}; groups are not divided, so train has {100 * train:.0f} % of the images and test "
-        f"{100 * test:.0f} %. Name the splits in the column split of the table, or evaluate by --cv"
+        f"{found} are not divided, so train has {100 * train:.0f} % of the images and test {100 * test:.0f} %. Name the splits "
+        "in the column split of the table, or evaluate by --cv"
     ]
 
 

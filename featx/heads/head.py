@@ -35,7 +35,7 @@ class Head(ConformalHead):
 
     Args:
         kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "bilinear", "mlp", "zeroshot", or a kind added by
-            ``register_head``; by default "ridge" for a regression, else "logreg".
+            ``register_head``; by default "ridge" for ``task="regression"``, else "logreg".
         C: inverse strength of the penalty, as in scikit-learn, for logreg, svm, bilinear and ridge (alpha = 1 / (2 C)).
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn.

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.data.image_set import UNLABELLED
 from featx.features.feature_file import FAILED
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
+from featx.features.joint_sets import place_of
 from featx.heads.head import Head
 from featx.heads.own_features import Named, features_in, files_for
+from featx.heads.targets import is_known_label
 from featx.reporter import SILENT, Reporter
+from featx.text import counted, listed, printable
 
 _BLOCK = 4096
 """Rows that are computed at a time."""
@@ -27,7 +31,7 @@ def values_of_features(
         head: a fitted head.
         features: a feature set or a feature file, of the identity of those that the head was fitted to; of several backbones
             their files, or some of them (``own_features.files_for``).
-        reporter: receives the progress, in images.
+        reporter: receives the progress, in images, and ``notes_on_labels``.
 
     Yields:
         The path of the image, its (C,) outputs as ``Head.predict_values`` gives them, and ""; or None and why it failed. Images
@@ -38,6 +42,8 @@ def values_of_features(
         StaleCacheError: the features are others than those of the head.
     """
     features, failed = rows_and_failures(head, features)
+    for note in notes_on_labels(head, features):
+        reporter.note(note)
     for at in range(0, len(features), _BLOCK):
         rows = np.arange(at, min(at + _BLOCK, len(features)))
         for row, values in zip(rows.tolist(), head.predict_rows(features, rows), strict=True):
@@ -70,6 +76,35 @@ def rows_and_failures(head: Head, features: FeatureSet | Named) -> tuple[Feature
         failed = [*reasons.items()]
     head.require_identity(features)
     return features, failed
+
+
+def notes_on_labels(head: Head, features: FeatureSet) -> list[str]:
+    """Write a note if images have labels that a head does not predict, as those of another data set have.
+
+    Args:
+        head: fitted.
+        features: N images, with labels or without.
+
+    Returns:
+        One note, or none.
+    """
+    labels = features.labels[features.labels != UNLABELLED]
+    counts = np.bincount(labels, minlength=len(features.classes)).tolist()
+    foreign = {
+        printable(name): count
+        for name, count in zip(features.classes, counts, strict=True)
+        if count and not is_known_label(name, head.task_, head.names_)
+    }
+    if not foreign:
+        return []
+    of = f"{sum(foreign.values()):,} of {counted(len(labels), 'labelled image')} of {place_of(features)}"
+    if head.task_ == "regression":
+        return [f"{of} have labels that are not numbers ({listed([*foreign], most=5)}); this head predicts numbers"]
+    what = "labels" if head.task_ == "multilabel" else "classes"
+    return [
+        f"{of} have labels that this head was not fitted to ({listed([*foreign], most=5)}); it predicts its own {what} alone "
+        f"({listed([printable(name) for name in head.names_], most=5)})"
+    ]
 
 
 def _in_some_only(files: Sequence[Path], accounted: Container[str]) -> dict[str, str]:

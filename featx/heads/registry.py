@@ -189,7 +189,7 @@ def get_kind(name: str, *, task: str | None = None, kernel: str = "linear") -> H
 
 
 def default_kind(task: str) -> str:
-    """The kind of head that is fitted where none is named; "auto" never means a regression.
+    """The kind of head that is fitted where none is named; for "auto", where the labels are not known yet, "logreg".
 
     Examples:
         >>> default_kind("auto"), default_kind("regression")

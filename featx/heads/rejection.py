@@ -81,6 +81,18 @@ def threshold_for_precision(
     return Rejection(threshold, (last + 1) / len(y), float(ranked.right[: last + 1].mean()))
 
 
+def rejected_text(threshold: float) -> str:
+    """The predictions that a threshold rejects, in words.
+
+    Examples:
+        >>> rejected_text(0.5), rejected_text(0.0)
+        ('predictions of a probability below 0.5000', 'nothing, since all predictions together are precise enough')
+    """
+    if threshold <= 0:
+        return "nothing, since all predictions together are precise enough"
+    return f"predictions of a probability below {threshold:.4f}"
+
+
 def check_target(target: float) -> None:
     """Raise HeadError unless a target precision can be shown on some number of images."""
     if not 0.0 < target < 1.0:

@@ -186,7 +186,8 @@ def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str
         strange = sorted({printable(classes[label]) for label in labels[mapped < 0]})
         raise HeadError(
             f"{np.count_nonzero(mapped < 0)} images of {where} are of classes that the head was not fitted to "
-            f"({listed(strange, most=8)}); its classes are {listed([printable(name) for name in known], most=8)}"
+            f"({listed(strange, most=8)}); its classes are {listed([printable(name) for name in known], most=8)}. Give it "
+            "images of its classes, or leave out the labels of the others"
         )
     return mapped
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from featx._version import __version__
 from featx.features.feature_set import FeatureSet
+from featx.heads.conformal import name_of_sets
 from featx.heads.head import Head
+from featx.heads.rejection import rejected_text
 from featx.heads.targets import targets_of
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.regression import RegressionReport
@@ -96,9 +98,9 @@ def head_facts(head: Head, features: FeatureSet) -> dict[str, str]:
             f"{head.convergence_['iterations']} iterations, to a relative gap of {head.convergence_['gap']:.1g}"
         )
     if head.reject_below_ is not None:
-        facts["rejects below"] = f"{head.reject_below_:.4f}"
+        facts["rejects"] = rejected_text(head.reject_below_)
     if head.conformal_ is not None:
-        facts["prediction sets"] = head.conformal_.sentence
+        facts[name_of_sets(head.task_)] = head.conformal_.sentence
     return {key: value for key, value in facts.items() if value}
 
 

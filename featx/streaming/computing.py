@@ -21,7 +21,7 @@ from featx.extraction.engines import Engine, JointEngine, is_engine
 from featx.extraction.lookup import ImageValues, Network, iter_batches
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
-from featx.heads.on_features import rows_and_failures
+from featx.heads.on_features import notes_on_labels, rows_and_failures
 from featx.heads.own_features import Named
 from featx.identity import features_at
 from featx.inference import NOT_FINITE, HeadOnBackbone, known_features
@@ -179,6 +179,7 @@ class FeatureBlocks:
     Attributes:
         columns: the names of the further columns: ``label`` and ``split`` where there are any, and those of the data set.
         root: the name of the file, for messages.
+        notes: ``notes_on_labels``.
 
     Raises:
         CacheMissError, CorruptFileError, StaleCacheError: as of ``values_of_features``.
@@ -190,6 +191,7 @@ class FeatureBlocks:
             raise HeadError("a promoted model predicts images, not features; give it the images")
         self._head = head
         self._features, self._failed = rows_and_failures(head, features)
+        self.notes = notes_on_labels(head, self._features)
         has_labels, has_splits = bool((self._features.labels >= 0).any()), any(self._features.splits)
         self.columns = [*["label"] * has_labels, *["split"] * has_splits, *self._features.columns]
 

@@ -279,7 +279,7 @@ class _Run:
             "probabilities": layout.probabilities,
             "columns": layout.names,
         }
-        notes = [note for part in opened if not isinstance(part, FeatureBlocks) for note in part.notes]
+        notes = [note for part in opened for note in part.notes]
         return cls(path, loaded, opened, layout, facts, notes, reporter)
 
     def written(self, *, cache: str | os.PathLike[str] | None, workers: int | None, restart: bool) -> tuple[State, int]:

@@ -22,7 +22,7 @@ from featx.features.joint_files import JoinedFiles
 from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.refits import Made, Replaced
-from featx.heads.registry import auto_candidates, get_kind
+from featx.heads.registry import auto_candidates, default_kind, get_kind
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.cross_validation import CrossValidated, stored
@@ -186,7 +186,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     source = source_of(features, with_backbones, layer=layer, views=views, cache=cache, reporter=reporter)
     read = [path for path in (*files_of_source(source), table, compare) if isinstance(path, str | os.PathLike)]
     HeadFiles.require_named(out, read)  # before layers are compared, which takes a while
-    data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
+    by_task = model is None and not anchor
+    data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, by_task=by_task, cv=cv)
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     page = names_of(images, "images") if report else None
     asked = _Asked(auto, cv, repeat, shots, page, table, models, out, predictions, calibrate_on)
@@ -323,9 +324,10 @@ def _gather(
     group: str | None,
     table: str | os.PathLike[str] | None,
     auto: bool,
+    by_task: bool,
     cv: int | str | None,
 ) -> _Data:
-    """Load the features, compare their layers where the best is requested, and find the splits. Sets the task of the head."""
+    """Load the features, compare layers if asked to, and find the splits. Sets the head's task; ``by_task``, its kind too."""
     joined = source if isinstance(source, JoinedFiles) else None
     source = source.features if isinstance(source, JoinedFiles) else source
     file = source.source if isinstance(source, FeatureSet) else Path(source)
@@ -344,6 +346,7 @@ def _gather(
             )
         features = load(str(LayerSpec.parse(layer, views)))
     task, _ = task_of(features, head.task)
+    head.kind = default_kind(task) if by_task else head.kind
     if not auto:
         get_kind(head.kind, task=task, kernel=head.kernel)  # raises where the kind does not suit the task
     if task == "regression" and head.calibrate:

@@ -79,7 +79,10 @@ def test_tables_of_predictions_have_a_column_of_sets(tmp_path: Path, place: Path
 def test_evaluate_info_and_heads_show_what_the_sets_are_worth(place: Path, head: Path) -> None:
     (file,) = (place / "cache").glob("*.h5")
     assert "set coverage" in featx("evaluate", head, file).stdout
-    assert "prediction sets  0.2 may miss, chosen on 36 images out of fold" in featx("info", head).stdout
+    assert (
+        "prediction sets  a share of 0.2 of them may miss the truth; chosen on 36 images out of fold"
+        in featx("info", head).stdout
+    )
     (listed,) = json.loads(featx("heads", place / "models", "--json").stdout)["heads"]
     assert listed["sets"] == "0.2"
     assert "sets" in featx("heads", place / "models").stdout.splitlines()[0]
@@ -147,7 +150,10 @@ def test_a_split_of_its_own_chooses_the_thresholds(place: Path) -> None:
     fit = library.fit_head(features, C=0.001, conformal=0.2, calibrate_on="calibration", models=place / "other")
     assert fit.path.stem.endswith("--conformal0.2--on-calibration")
     assert fit.head.conformal_ is not None
-    assert fit.head.conformal_.sentence == "0.2 may miss, chosen on 12 images that the head was not fitted to"
+    assert (
+        fit.head.conformal_.sentence
+        == "a share of 0.2 of them may miss the truth; chosen on 12 images that the head was not fitted to"
+    )
     assert "not used" not in str(fit.notes)
     for name, why in (
         ("val", "images of split val would choose what the head promises, and judge it too"),

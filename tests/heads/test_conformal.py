@@ -193,7 +193,7 @@ def test_the_report_of_a_head_has_the_coverage_of_its_sets() -> None:
 @pytest.mark.parametrize(
     ("params", "why"),
     [
-        ({"conformal": 1.0}, r"conformal is 1; expected the share of prediction sets that may miss the truth"),
+        ({"conformal": 1.0}, r"conformal is 1; expected the share of prediction sets, or of intervals, that may miss"),
         ({"conformal": "0.1"}, r"conformal is .*0\.1.*; expected a number"),
         ({"conformal_per_class": True}, "conformal_per_class covers each class as often as conformal says"),
         ({"conformal": 0.1, "conformal_per_class": 1}, "conformal_per_class is .*; expected True or False"),

@@ -321,6 +321,16 @@ def test_numbers_of_a_table_need_the_task_named(request: pytest.FixtureRequest, 
     assert len(fit_head(file, "centroid", task="classification", cv=2).head.classes_) == 13
 
 
+def test_numbers_given_in_python_are_a_regression_whose_head_is_ridge(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    numbers = FeatureSet.from_arrays(X, X @ np.array([1.0, -2.0, 0.5, 0.0]))
+    fit = fit_head(numbers, cv=0, models=tmp_path)
+    assert (fit.head.kind, fit.head.task_) == ("ridge", "regression")
+    assert fit.report.r2 > 0.99
+    with pytest.raises(HeadError, match="logreg cannot do regression"):
+        fit_head(numbers, "logreg", models=tmp_path)
+
+
 def test_a_regression_takes_no_calibration(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="calibrate has no effect on a regression, which has no probabilities"):
         fit_head(measured(), Head("ridge", task="regression", calibrate="isotonic"), models=tmp_path)
