@@ -118,8 +118,8 @@ def measure(data: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         images += len(judge)
         found = outcomes(advice, folder)
         line = {"data": name, "backbone": backbone, "fold": fold, "advice": names[-1], "images": len(judge)}
-        gain = advice.decision.expected_gain
-        print(json.dumps({**line, "expected_gain": gain, "accuracy": found}), file=sys.stderr, flush=True)
+        expected = {"expected_gain": advice.decision.expected_gain, "cross_validated": advice.accuracies}
+        print(json.dumps({**line, **expected, "accuracy": found}), file=sys.stderr, flush=True)
         for what, accuracy in found.items():
             right[what] = right.get(what, 0.0) + accuracy * len(judge)
     accuracy = {what: round(count / images, 4) for what, count in right.items()}
