@@ -46,7 +46,7 @@ def rotations(photographs: Path, rng: np.random.Generator) -> Iterator[tuple[np.
     images = scan_images(photographs)
     for path in images.paths:
         turns = int(rng.integers(4))
-        with Image.open(images.root / str(path)) as image:
+        with Image.open(Path(images.root) / str(path)) as image:
             pixels = np.asarray(image.convert("RGB").resize((256, 256), Image.Resampling.BICUBIC))
         yield np.rot90(pixels, turns), f"turned {90 * turns}"
 
