@@ -224,11 +224,12 @@ def _fill(cache: ActivationCache, subsets: Sequence[ActivationSet], data: ImageD
     size, count = cache.missing_bytes(subsets), sum(len(subset.rows) for subset in subsets)
     if not cache.has_room(size):
         raise _UncachedError(
-            f"the activations of {count} crops take {size_text(size)} in {cache.folder}, more than half of the free disk"
+            f"the activations of {count:,} crops take {size_text(size)} in {cache.folder}, more than half of the free disk"
         )
     if size:
+        missing = -(-size // cache.bytes_per_row)
         reporter.note(
-            f"caching the activations of {count} crops, which enter {cache.layer}: {size_text(size)} in {cache.folder}"
+            f"caching the activations of {missing:,} crops, which enter {cache.layer}: {size_text(size)} in {cache.folder}"
         )
     done = 0
     for subset in subsets[data.processes.rank :: data.processes.count]:
@@ -243,6 +244,9 @@ class _CachingReporter(ForwardingReporter):
     def __init__(self, reporter: Reporter, before: int, total: int) -> None:
         super().__init__(reporter)
         self.before, self.total = before, total
+
+    def stage(self, name: str) -> None:
+        """Nothing: a note has announced them all."""
 
     def progress(self, done: int, total: int, detail: object = "") -> None:  # noqa: ARG002 - the signature it overrides
         progress = TrainingProgress.caching(self.before + done, self.total)

@@ -84,12 +84,18 @@ class ActivationCache:
     features: FeatureSet
     folder: Path
 
+    @property
+    def bytes_per_row(self) -> int:
+        """The bytes of the activations of one crop."""
+        return self.parts.width * 2
+
     def missing_bytes(self, subsets: Sequence[ActivationSet]) -> int:
         """Return the bytes of activations that are not on disk yet."""
-        bytes_per_row = self.parts.width * 2
         files = [self._file(subset, self._extractor(subset)) for subset in subsets]
         sizes = [file.stat().st_size if file.exists() else 0 for file in files]
-        return sum(max(0, len(subset.rows) * bytes_per_row - size) for subset, size in zip(subsets, sizes, strict=True))
+        return sum(
+            max(0, len(subset.rows) * self.bytes_per_row - size) for subset, size in zip(subsets, sizes, strict=True)
+        )
 
     def has_room(self, bytes_: int) -> bool:
         """Whether so many bytes take at most half of the free disk."""
