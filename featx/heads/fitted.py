@@ -215,7 +215,8 @@ class FittedHead:
             curved = " with isotonic calibration" if self.isotonic_ is not None else ""
             raise HeadError(
                 f"a {name} head{curved} is not linear, so no layer of a network can replace it; "
-                f"featx fit-head --model logreg{' --calibrate temperature' if curved else ''} makes one that is"
+                f"featx fit-head --model logreg{' --calibrate temperature' if curved else ''} makes one that is, which this "
+                "head can teach (featx promote --finetune --teacher); featx export takes this head on its backbone as it is"
             )
         weight = self.predictor_.weight / self.scale_ / self.temperature_
         return weight, self.predictor_.bias / self.temperature_ - self.offset_ - weight @ self.mean_

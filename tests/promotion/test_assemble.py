@@ -62,11 +62,15 @@ def test_a_network_whose_logits_are_not_the_heads_is_refused(features: FeatureSe
     assert not Path("models").exists()
 
 
-@pytest.mark.parametrize(("kind", "kernel"), [("knn", "linear"), ("svm", "rbf")])
+@pytest.mark.parametrize(("kind", "kernel"), [("knn", "linear"), ("svm", "rbf"), ("bilinear", "linear")])
 def test_a_head_that_is_not_linear_is_refused_with_the_command_that_helps(
-    features: FeatureSet, kind: str, kernel: str
+    features: FeatureSet, kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(HeadError, match=r"featx fit-head --model logreg makes one that is"):
+    monkeypatch.setattr("featx.promotion.promotion.backbone_of", lambda *_, **__: pytest.fail("it was built"))
+    remedy = (
+        r"featx fit-head --model logreg makes one that is, which this head can teach \(featx promote --finetune --t"
+    )
+    with pytest.raises(HeadError, match=remedy):
         promote(Head(kind, kernel=kernel).fit(features))
 
 
