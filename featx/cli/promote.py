@@ -105,9 +105,10 @@ def _show_search(search: SearchResult) -> None:
     trials = [trial for trial in search.trials if trial.stage > 1]
     click.echo(
         f"{counted(search.n_settings, 'setting')} tried in {duration_text(search.seconds)} on folds of the training images; "
-        "those that were trained to the end:"
+        f"{'those that were trained to the end:' if trials else 'none was trained to the end'}"
     )
-    click.echo("folds  log loss  accuracy")
+    if trials:
+        click.echo("folds  log loss  accuracy")
     for setting in dict.fromkeys(trial.setting for trial in trials):
         own = [trial for trial in trials if trial.setting == setting]
         loss, accuracy = (sum(getattr(t, name) for t in own) / len(own) for name in ("log_loss", "accuracy"))
@@ -296,15 +297,18 @@ def _show_teacher(teacher: TeacherComparison) -> None:
 )  # fmt: skip
 @_tuning(
     "--repeats", type=click.IntRange(min=0), metavar="K",
-    help="Largest number of other splits that are tried where a gain may be chance; together they evaluate every image.",
+    help="Largest number, at least 2, of other splits that are tried where a gain may be chance; together they evaluate every "
+    "image. 0 tries none.",
 )  # fmt: skip
 @_tuning(
     "--search", type=click.IntRange(min=0), section="Fine-tuning", metavar="N", show_default="none",
-    help="Try N settings on folds of the training images first.",
+    help="Try N settings, at least 2, on folds of the training images first. Options that are not at their defaults stay as "
+    "given.",
 )  # fmt: skip
 @_tuning(
     "--budget", type=DURATION, needs=with_option("search", "--search"), metavar="TIME", show_default="no limit",
-    help="Longest time of the search, such as 5min.",
+    help="Longest time of the search, such as 5min. It ends within a trial; caching the output of frozen blocks, most of which "
+    "training uses too, is not counted.",
 )  # fmt: skip
 @_tuning(
     "--from-random", type=click.IntRange(min=0), metavar="N",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.errors import SettingsError
 from featx.promotion.config import FineTuning
 
 FOLDS = 3
@@ -33,11 +34,13 @@ class Stage:
     """One stage of a search: each stage trains fewer settings for longer, or on more folds.
 
     Attributes:
+        number: From 1; a search among two settings has no first stage.
         count: Settings that it tries.
         share: Epochs, as a share of those of the setting.
         folds: Numbers of the folds.
     """
 
+    number: int
     count: int
     share: float
     folds: tuple[int, ...]
@@ -50,15 +53,15 @@ def stages(count: int) -> list[Stage]:
     fold, and then a third of those on all folds.
 
     Examples:
-        >>> [(stage.count, stage.share, stage.folds) for stage in stages(12)]
-        [(12, 0.25, (0,)), (4, 1.0, (0,)), (2, 1.0, (1, 2))]
-        >>> [(stage.count, stage.share, stage.folds) for stage in stages(2)]
-        [(2, 1.0, (0,)), (2, 1.0, (1, 2))]
+        >>> [(stage.number, stage.count, stage.share, stage.folds) for stage in stages(12)]
+        [(1, 12, 0.25, (0,)), (2, 4, 1.0, (0,)), (3, 2, 1.0, (1, 2))]
+        >>> [(stage.number, stage.count, stage.share, stage.folds) for stage in stages(2)]
+        [(2, 2, 1.0, (0,)), (3, 2, 1.0, (1, 2))]
     """
     longer = max(2, math.ceil(count / KEPT))
     last = max(2, math.ceil(longer / KEPT))
-    first = [Stage(count, 0.25, (0,))] if count > longer else []
-    return [*first, Stage(longer, 1.0, (0,)), Stage(last, 1.0, tuple(range(1, FOLDS)))]
+    first = [Stage(1, count, 0.25, (0,))] if count > longer else []
+    return [*first, Stage(2, longer, 1.0, (0,)), Stage(3, last, 1.0, tuple(range(1, FOLDS)))]
 
 
 def epochs_of(count: int, epochs: int) -> float:
@@ -72,13 +75,14 @@ def epochs_of(count: int, epochs: int) -> float:
 
 
 def affordable(count: int, epochs: int, seconds_per_epoch: float, budget: float) -> int:
-    """Return how many of so many settings, but at least two, can be tried in a time.
+    """Return how many of so many settings can be tried in a time, but at least three: fewer have no first stage.
 
     Examples:
-        >>> affordable(12, 10, 1.0, 120.0), affordable(12, 10, 1.0, 66.0), affordable(12, 10, 1.0, 1.0)
-        (12, 3, 2)
+        >>> affordable(12, 10, 1.0, 120.0), affordable(12, 10, 1.0, 72.0), affordable(12, 10, 1.0, 1.0)
+        (12, 6, 3)
     """
-    return next((n for n in range(count, 2, -1) if epochs_of(n, epochs) * seconds_per_epoch <= budget), 2)
+    least = min(count, 3)
+    return next((n for n in range(count, least, -1) if epochs_of(n, epochs) * seconds_per_epoch <= budget), least)
 
 
 def space(settings: FineTuning, *, taught: bool) -> dict[str, tuple[Any, ...]]:
@@ -88,7 +92,18 @@ def space(settings: FineTuning, *, taught: bool) -> dict[str, tuple[Any, ...]]:
         settings: The settings as given.
         taught: Whether there is a teacher.
     """
-    depth = settings.last or 0
+    default, depth = FineTuning(), settings.last or 0
+    varied = {
+        name: tried
+        for name, tried in _values(settings, taught=taught).items()
+        if getattr(settings, name) == getattr(default, name)
+    }
+    depths = tuple(sorted({1, depth // 2, depth - 1} - {0, depth}))
+    return varied | ({"last": depths} if depth > 1 and depths else {})
+
+
+def _values(settings: FineTuning, *, taught: bool) -> dict[str, tuple[Any, ...]]:
+    """The values that are tried for each setting that was not given."""
     values: dict[str, tuple[Any, ...]] = {
         "lr": (3e-4, 3e-3, 1e-2),
         "backbone_lr": (0.03, 0.3, 1.0),
@@ -101,10 +116,7 @@ def space(settings: FineTuning, *, taught: bool) -> dict[str, tuple[Any, ...]]:
     }
     if taught:
         values |= {"teacher_weight": (0.3, 0.7, 0.9), "temperature": (1.0, 4.0)}
-    default = FineTuning()
-    varied = {name: tried for name, tried in values.items() if getattr(settings, name) == getattr(default, name)}
-    depths = tuple(sorted({1, depth // 2, depth - 1} - {0, depth}))
-    return varied | ({"last": depths} if depth > 1 and depths else {})
+    return values
 
 
 def candidates(settings: FineTuning, count: int, *, taught: bool) -> list[Changes]:
@@ -128,6 +140,13 @@ def candidates(settings: FineTuning, count: int, *, taught: bool) -> list[Change
         if changes not in found:
             found.append(changes)
     return found
+
+
+def require_variety(settings: FineTuning, *, taught: bool) -> None:
+    """Raise SettingsError if there is nothing to search: all settings that a search varies were given."""
+    if not space(settings, taught=taught):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(_values(settings, taught=taught)))
+        raise SettingsError(f"--search has nothing to vary, since all of {names} were given; leave out some of them")
 
 
 def with_changes(settings: FineTuning, changes: Mapping[str, Any], share: float = 1.0) -> FineTuning:

@@ -66,7 +66,8 @@ class FineTuning:
             labelled image once. 0 turns repeats off.
         search: Number of settings to try on folds of the training images before the best are trained (successive halving; Li
             et al., 2018); 0 trains these settings. A search varies those settings that have their default.
-        budget: Seconds after which a search ends; 0 sets no limit.
+        budget: Seconds after which a search ends, within a trial too; caching the activations of frozen blocks, most of which
+            training reads too, is not counted. 0 sets no limit.
         from_random: Train the network from random weights too, for as many epochs and for this many times as many, to see what
             pretraining is worth (He et al., 2018); 0 does not.
         seed: Seed of the order of the images, of crops, mixup and dropout, and of the further splits.

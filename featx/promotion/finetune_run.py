@@ -21,7 +21,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly, network_of
 from featx.promotion.batches import make_batches
-from featx.promotion.candidates import DEPTH
+from featx.promotion.candidates import DEPTH, require_variety
 from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingHistory, ValidationScore
@@ -79,6 +79,14 @@ class FineTuner:
         path: Path of the model that is to be made; checkpoints lie beside it.
         reporter: Receives the progress, with a ``TrainingProgress`` as its detail, and notes.
         teacher: Whose probabilities the network learns beside the labels, or None.
+
+    Attributes:
+        settings: The settings, completed: which part of several is trained, how deep a search goes, and whether the teacher
+            allows repeats on other splits.
+
+    Raises:
+        PromotionError: The teacher does not know the images or the classes, or has seen the labels of images that judge.
+        SettingsError: The settings name blocks or a backbone that the network does not have, or leave nothing to search.
     """
 
     def __init__(
@@ -87,7 +95,15 @@ class FineTuner:
     ) -> None:  # fmt: skip
         self.assembly, self.path, self.reporter, self.teacher = assembly, path, reporter, teacher
         settings, self._notes = with_part(settings, assembly)
+        trained_blocks(assembly.network, assembly.classifier, settings)
         self.settings = _with_depth(settings, assembly)
+        if settings.search:
+            require_variety(self.settings, taught=teacher is not None)
+        if teacher:
+            self.settings, notes = teacher.prepare(assembly, self.settings)
+            self._notes += notes
+            for note in notes:  # before the training that they are about
+                reporter.note(note)
         self._checkpoints: list[Checkpoint] = []
 
     def run(
@@ -137,7 +153,8 @@ class FineTuner:
         report, paired, said = self._test(split, network, history)
         seconds = caching + sum(float(entry.get("seconds") or 0) for entry in history.log)
         return FineTuningRun(
-            history, report, paired, start, split.chosen_on, seconds + (search.seconds if search else 0.0), search,
+            history, report, paired, start, split.chosen_on,
+            seconds + (search.seconds + search.caching if search else 0.0), search,
             self._beside_teacher(lesson, split, network, said) if lesson else None,
             self._courses(split, settings, history, report),
         ), network  # fmt: skip

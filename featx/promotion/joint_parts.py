@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from featx.backbones.joint import JointBackbone
 from featx.errors import SettingsError
-from featx.features.joint_sets import blocks_of, part_names
+from featx.features.joint_sets import blocks_of, is_joint, part_names
 from featx.heads.head import Head
 from featx.heads.postprocess import softmax
 from featx.metrics.classification import ClassificationReport
@@ -30,13 +32,9 @@ def with_part(settings: FineTuning, assembly: Assembly) -> tuple[FineTuning, lis
     Raises:
         SettingsError: there is no such backbone, or a setting is of a network that stands alone.
     """
+    require_possible(settings, assembly.head.backbone_)
     if not isinstance(assembly.backbone, JointBackbone):
-        if settings.part is not None:
-            raise SettingsError(
-                f"part is {settings.part!r}; this head is on one backbone, which is fine-tuned as a whole"
-            )
         return settings, []
-    _require_possible(settings)
     names = part_names(assembly.head.backbone_)
     others = "the others stay as they are, and run in every epoch"
     if settings.part is not None:
@@ -76,8 +74,21 @@ def _alone(assembly: Assembly) -> tuple[list[float], int]:
     return losses, len(split.validation)
 
 
-def _require_possible(settings: FineTuning) -> None:
-    """Raise SettingsError for what asks for a network that stands alone."""
+def require_possible(settings: FineTuning, backbone: Mapping[str, Any]) -> None:
+    """Raise SettingsError where settings ask for a backbone that the head is not on, or for a network that stands alone.
+
+    Args:
+        settings: of fine-tuning.
+        backbone: the stored description of the head's backbone, or of several side by side.
+    """
+    if not is_joint(backbone):
+        if settings.part is not None:
+            raise SettingsError(
+                f"part is {settings.part!r}; this head is on one backbone, which is fine-tuned as a whole"
+            )
+        return
+    if settings.part is not None:
+        _number(settings.part, part_names(backbone))
     faults = {
         "--search": bool(settings.search),
         "--from-random": bool(settings.from_random),

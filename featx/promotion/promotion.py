@@ -32,6 +32,7 @@ from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, ori
 from featx.promotion.config import FineTuning
 from featx.promotion.epoch_log import EpochLog, log_files
 from featx.promotion.finetune_run import FineTuner, FineTuningRun
+from featx.promotion.joint_parts import require_possible
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.promotion.model_place import made_of, model_place
@@ -216,6 +217,8 @@ def promote(
     trackers = Trackers.of(names, callbacks, experiment=experiment, reporter=reporter)
     file, head = (None, head) if isinstance(head, Head) else (Path(path_of(head, "head")), Head.load(head))
     tutor = None if teacher is None else load_teacher(teacher, device)
+    if finetune:
+        require_possible(settings, head.backbone_)
     place = model_place(
         head, file, settings if finetune else None, models=models, out=out, teacher=tutor.name if tutor else None
     )
@@ -253,7 +256,8 @@ def _promote(
     started: float,
 ) -> Promotion:
     """Prove the network, fine-tune it if there are settings, decide which one is better, and save that one."""
-    head, path = assembly.head, place.path
+    head, path, is_main = assembly.head, place.path, assembly.data.processes.is_main
+    tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT, teacher) if settings else None
     reporter.stage("comparing the logits of the network with those of the head")
     proof = prove(assembly)
     head_report, judged, _ = head.judge(assembly.features, split=assembly.test_split)
@@ -263,11 +267,11 @@ def _promote(
     facts = {**_facts(proof, head_report, settings), "made": made.as_dict()}
     trackers.log_params(params_of(assembly, file, settings, name))
     tuned = _FineTuned()
-    if settings:
+    if tuner:
         _require_savable(assembly, facts, path)  # before hours of training
         reporter.stage("fine-tuning")
-        tuned = _fine_tune(assembly, settings, teacher, path, trackers=trackers, reporter=reporter)
-    decision = _decide(assembly, head_report, tuned, settings or FineTuning())
+        tuned = _fine_tune(tuner, trackers)
+    decision = _decide(assembly, head_report, tuned)
     seconds = time.perf_counter() - started
     model = _model(assembly, decision.network, {**facts, **_outcome(assembly, decision, tuned), "seconds": seconds})
     replaced = place.replaced(made)
@@ -290,7 +294,7 @@ def _promote(
             *_note_on_views(assembly),
             *_note_on_sets(head, decision.verdict),
             *tuned.notes,
-            *(notes_on_few(head_report, settings) if settings and not tuned.repeats else ()),
+            *(notes_on_few(head_report, tuner.settings) if tuner and not tuned.repeats else ()),
         ),
         replaced=replaced,
     )
@@ -372,18 +376,10 @@ class _FineTuned:
     notes: tuple[str, ...] = ()
 
 
-def _fine_tune(
-    assembly: Assembly,
-    settings: FineTuning,
-    teacher: Teacher | None,
-    path: Path,
-    *,
-    trackers: Trackers,
-    reporter: Reporter,
-) -> _FineTuned:
+def _fine_tune(tuner: FineTuner, trackers: Trackers) -> _FineTuned:
     """Fine-tune on the data set's own split, with a log beside the model, and on others where they can prove a gain."""
+    assembly, path = tuner.assembly, tuner.path
     is_main = assembly.data.processes.is_main
-    tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT, teacher)
     log = EpochLog(path, subject=subject_of(assembly.head, "fine-tuned"), trackers=trackers) if is_main else None
     trials = SearchLog(path, trackers) if is_main else None
     run, network = tuner.run(
@@ -422,10 +418,9 @@ class _Decision:
     report: ClassificationReport
 
 
-def _decide(
-    assembly: Assembly, head_report: ClassificationReport, tuned: _FineTuned, settings: FineTuning
-) -> _Decision:
+def _decide(assembly: Assembly, head_report: ClassificationReport, tuned: _FineTuned) -> _Decision:
     """Choose between the fine-tuned network and the head."""
+    settings = tuned.tuner.settings if tuned.tuner else FineTuning()
     verdict, why = verdict_of(head_report, tuned.run, tuned.repeats, settings)
     if verdict == "promoted" and tuned.run and tuned.network:
         return _Decision(verdict, why, tuned.network, tuned.run.report)

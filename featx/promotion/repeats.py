@@ -28,7 +28,9 @@ def repeat_runs(tuner: FineTuner, first: FineTuningRun) -> tuple[tuple[FineTunin
         return (), []
     luck = f"a gain of {gain.gained} of {gain.n} test images may be luck"
     if not settings.repeats:
-        return (), [f"{luck}; --repeats 5 fine-tunes on up to five other splits, which together test every image"]
+        once = tuner.teacher.why_once(tuner.assembly) if tuner.teacher else ""
+        remedy = "--repeats 5 fine-tunes on up to five other splits, which together test every image"
+        return (), [f"{luck}; fine-tuning was not repeated on other splits: {once}" if once else f"{luck}; {remedy}"]
     if not criterion.undecided(gain, (), n_images):
         return (), [
             f"{luck}; fine-tuning was not repeated: on all {n_images} images so small a gain would prove nothing"

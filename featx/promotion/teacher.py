@@ -27,12 +27,15 @@ from featx.features.joint_sets import is_joint
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.out_of_fold import predict_held_out
+from featx.heads.own_features import features_in, fitted_files
 from featx.io import model_file
 from featx.layer_spec import LayerSpec
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly
+from featx.promotion.config import FineTuning
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
+from featx.system import MISSING, why_unreadable
 
 LEAST = 1e-6
 """The least probability that a teacher gives a class: its logarithm is finite."""
@@ -52,6 +55,26 @@ class Teacher(Protocol):
     """
 
     name: str
+
+    def prepare(self, assembly: Assembly, settings: FineTuning) -> tuple[FineTuning, list[str]]:
+        """Check that it can teach, before anything is trained.
+
+        Args:
+            assembly: The network and its data set.
+            settings: The settings of fine-tuning.
+
+        Returns:
+            The settings, without repeats on other splits where the teacher has seen the labels that would judge there, and
+            sentences for the user.
+
+        Raises:
+            PromotionError: It does not know the images or the classes, or it has seen labels that it must not have.
+        """
+        ...
+
+    def why_once(self, assembly: Assembly) -> str:
+        """Return why the network cannot be fine-tuned on other splits, in one sentence; "" if it can."""
+        ...
 
     def lesson(self, assembly: Assembly, train: np.ndarray, unseen: np.ndarray) -> Lesson:
         """Return what it teaches on some images.
@@ -102,6 +125,15 @@ class HeadTeacher:
             )
         self.head, self.features, self.name = head, features, name
 
+    def prepare(self, assembly: Assembly, settings: FineTuning) -> tuple[FineTuning, list[str]]:
+        """Check that the images of the data set are among its features."""
+        self._rows(assembly, assembly.data.labelled_rows)
+        return settings, []
+
+    def why_once(self, assembly: Assembly) -> str:  # noqa: ARG002 - it is fitted to each split anew
+        """Return ""."""
+        return ""
+
     def lesson(self, assembly: Assembly, train: np.ndarray, unseen: np.ndarray) -> Lesson:
         """Fit the head to the training images, and predict each of them by the fold that holds it out."""
         own = self._images(assembly, np.concatenate([train, unseen]))
@@ -136,8 +168,8 @@ class HeadTeacher:
             seconds += len(LayerSpec.parse(part["layer"]).views) / speed(partial(backbone.encode, pixels), TIMED)
         return 1 / seconds
 
-    def _images(self, assembly: Assembly, rows: np.ndarray) -> FeatureSet:
-        """The teacher's features of some images of the data set, with the labels and groups of the data set."""
+    def _rows(self, assembly: Assembly, rows: np.ndarray) -> np.ndarray:
+        """The rows of the teacher's features that hold some images of the data set."""
         known = {key.tobytes(): row for row, key in reversed(list(enumerate(self.features.keys)))}
         found = [known.get(key.tobytes(), -1) for key in assembly.features.keys[rows]]
         missing = found.count(-1)
@@ -147,10 +179,14 @@ class HeadTeacher:
                 f"the features of the teacher {self.name} lack {missing} of {len(rows)} images, such as {example}; run featx "
                 "extract on this data set with the teacher's backbone, and fit the teacher to its features"
             )
+        return np.array(found, dtype=np.int64)
+
+    def _images(self, assembly: Assembly, rows: np.ndarray) -> FeatureSet:
+        """The teacher's features of some images of the data set, with the labels and groups of the data set."""
         groups, data = assembly.features.groups, assembly.data
         return dataclasses.replace(
             self.features,
-            features=np.asarray(self.features.features[np.array(found)]),
+            features=np.asarray(self.features.features[self._rows(assembly, rows)]),
             labels=data.labels[rows],
             classes=data.classes,
             splits=np.full(len(rows), "train", dtype=object),
@@ -173,34 +209,67 @@ class ModelTeacher:
         self.model, self.name = model, name
         self._known: dict[int, np.ndarray] = {}
 
-    def lesson(self, assembly: Assembly, train: np.ndarray, unseen: np.ndarray) -> Lesson:
-        """Predict the training images."""
-        classes = assembly.data.classes
+    def prepare(self, assembly: Assembly, settings: FineTuning) -> tuple[FineTuning, list[str]]:
+        """Check the classes, and which images it was trained on: none may judge, in the folds of a search neither."""
+        data, classes = assembly.data, assembly.data.classes
         if set(self.model.classes) != set(classes):
             raise PromotionError(
                 f"the teacher {self.name} knows the classes {', '.join(self.model.classes)}, and the network is to learn "
                 f"{', '.join(classes)}"
             )
-        seen = self._seen(assembly)
-        if seen[unseen].any():
-            raise PromotionError(
-                f"the teacher {self.name} was trained on {int(seen[unseen].sum())} of the {len(unseen)} images that judge, so "
-                "their labels would reach the network; take a head as the teacher, which is fitted anew without them"
+        self._require_unseen(
+            assembly, data.rows(assembly.test_split), f"the {{n}} images of split {assembly.test_split}"
+        )
+        if settings.search:
+            self._require_unseen(
+                assembly, data.rows("train"), "the {n} training images, on which --search judges settings"
             )
+        others = np.setdiff1d(data.labelled_rows, data.rows(assembly.test_split))
+        seen = int(self._seen(assembly)[others].sum())
+        if not seen:
+            return settings, []
+        notes = [
+            f"the teacher {self.name} was trained on {seen:,} of the {len(others):,} images that train and validate the "
+            "network, so it is surer of them than of new ones; a head as the teacher predicts each image by a fold without it"
+        ]
+        if settings.repeats:
+            notes.append(f"a gain that may be luck will not be tested on other splits: {self.why_once(assembly)}")
+        return dataclasses.replace(settings, repeats=0), notes
+
+    def why_once(self, assembly: Assembly) -> str:
+        """Return how many of the images that other splits would test it was trained on."""
+        labelled = assembly.data.labelled_rows
+        seen = int(self._seen(assembly)[labelled].sum())
+        if not seen:
+            return ""
+        return (
+            f"the teacher {self.name} was trained on {seen:,} of the {len(labelled):,} images, all of which judge there; a "
+            "head as the teacher is fitted anew on each split"
+        )
+
+    def lesson(self, assembly: Assembly, train: np.ndarray, unseen: np.ndarray) -> Lesson:
+        """Predict the training images."""
+        classes = assembly.data.classes
+        self._require_unseen(assembly, unseen, "the {n} images that judge")
         order = [self.model.classes.index(name) for name in classes]
         logits = self._logits(assembly, np.concatenate([train, unseen]))[:, order]
         probabilities = np.exp(logits[: len(train)] - np.logaddexp.reduce(logits[: len(train)], axis=1)[:, None])
-        note = (
-            f"the teacher {self.name} was trained on {int(seen[train].sum())} of the {len(train)} training images, so it is "
-            "surer of them than of new ones; a head as the teacher predicts each image by a fold without it"
-        )
         said = logits[len(train) :].argmax(axis=1)
-        return Lesson(_logarithms(assembly, train, probabilities), said, (note,) if seen[train].any() else ())
+        return Lesson(_logarithms(assembly, train, probabilities), said)
 
     def images_per_second(self) -> float | None:
         """Measure the speed of its network."""
         pixels = np.zeros((TIMED, *self.model.transform.shape), dtype=np.uint8)
         return speed(lambda: self.model.logits(pixels), TIMED)
+
+    def _require_unseen(self, assembly: Assembly, rows: np.ndarray, words: str) -> None:
+        """Raise PromotionError if the model was trained on some of the images that judge, which words with {n} describe."""
+        seen = int(self._seen(assembly)[rows].sum())
+        if seen:
+            raise PromotionError(
+                f"the teacher {self.name} was trained on {seen:,} of {words.format(n=f'{len(rows):,}')}, so their labels would "
+                "reach the network; take a head as the teacher, which is fitted anew without them"
+            )
 
     def _seen(self, assembly: Assembly) -> np.ndarray:
         """(N,) bool: whether the model's head was fitted to an image."""
@@ -273,22 +342,18 @@ def load_teacher(teacher: Head | PromotedModel | str | os.PathLike[str], device:
 
 def _features_of(head: Head, name: str) -> FeatureSet:
     """The features that a head was fitted to."""
-    if is_joint(head.backbone_):
-        parts = head.backbone_["parts"]
-        features = FeatureSet.join([_load(str(part["file"]), part["layer"], name) for part in parts])
-    else:
-        features = _load(str(head.source_ or ""), head.layer_, name)
+    files, count = fitted_files(head), len(head.backbone_["parts"]) if is_joint(head.backbone_) else 1
+    gone = [file for file in files if why_unreadable(file) == MISSING]
+    if gone or len(files) < count:
+        what = (
+            f"the feature file {gone[0]} of the teacher {name} is gone"
+            if gone
+            else (f"the teacher {name} was fitted to features that are in no file")
+        )
+        raise CacheMissError(f"{what}; run featx extract and featx fit-head again")
+    features = features_in(head, files)
     head.require_identity(features)
     return features
-
-
-def _load(file: str, layer: str, name: str) -> FeatureSet:
-    if not file or not Path(file).exists():
-        where = (
-            f"the feature file {file} of the teacher {name} is gone" if file else f"the teacher {name} names no file"
-        )
-        raise CacheMissError(f"{where}; run featx extract and featx fit-head again")
-    return FeatureSet.load(file, layer)
 
 
 def _logarithms(assembly: Assembly, train: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

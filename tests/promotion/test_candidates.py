@@ -50,11 +50,12 @@ def test_each_stage_tries_fewer_settings_and_the_last_all_folds(count: int) -> N
     assert epochs_of(count, 10) >= epochs_of(max(2, count - 1), 10)
 
 
-def test_a_budget_allows_as_many_settings_as_fit_and_never_less_than_two() -> None:
+def test_a_budget_allows_as_many_settings_as_fit_and_never_less_than_three() -> None:
     for budget in (1.0, 50.0, 100.0, 400.0):
         count = affordable(30, 10, 1.0, budget)
-        assert count == 2 or epochs_of(count, 10) <= budget
+        assert count == 3 or epochs_of(count, 10) <= budget
         assert count == 30 or epochs_of(count + 1, 10) > budget
+    assert affordable(2, 10, 1.0, 1.0) == 2
 
 
 def test_a_share_of_the_epochs_is_at_least_one() -> None:

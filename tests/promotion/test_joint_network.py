@@ -119,8 +119,11 @@ def test_by_default_the_backbone_is_fine_tuned_that_is_best_alone(joint_pair: Jo
     assert losses[min(losses)] in note.partition(" is fine-tuned")[0]
 
 
-def test_what_needs_a_network_that_stands_alone_is_refused(joint_pair: JointPair, tmp_path: Path) -> None:
-    for settings in ({"augment": "randaugment"}, {"from_random": 1}, {"compile": True}):
+def test_what_needs_a_network_that_stands_alone_is_refused_before_the_backbones_are_built(
+    joint_pair: JointPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featx.promotion.promotion.backbone_of", lambda *_, **__: pytest.fail("they were built"))
+    for settings in ({"search": 2}, {"augment": "randaugment"}, {"from_random": 1}, {"compile": True}):
         with pytest.raises(SettingsError, match="is for a network that stands alone, and this head is on several"):
             tuned(joint_pair, tmp_path / "x.safetensors", **settings)
     with pytest.raises(SettingsError, match="part is 'resnet50'; expected one of lenet5, "):

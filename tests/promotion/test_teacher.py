@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made import Recorder
 
 import featx
 from featx.errors import CacheMissError, HeadError, PromotionError, SettingsError
@@ -14,11 +16,15 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.out_of_fold import predict_held_out
 from featx.inspection.info import describe_file
+from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly, assemble, backbone_of
 from featx.promotion.config import FineTuning
+from featx.promotion.finetune_run import FineTuner
 from featx.promotion.promotion import promote
+from featx.promotion.repeats import repeat_runs
 from featx.promotion.splits import standard_split
 from featx.promotion.teacher import HeadTeacher, load_teacher
+from featx.reporter import SILENT
 
 QUICK = FineTuning(last=1, epochs=2, batch_size=8, cached_crops=1, repeats=0, lr=1e-2)
 
@@ -90,14 +96,48 @@ def test_a_teacher_changes_what_is_learned(assembly: Assembly, other: FeatureSet
     assert losses[0] != losses[1]
 
 
-def test_a_model_that_was_trained_on_images_that_judge_may_not_teach(assembly: Assembly, features: FeatureSet) -> None:
+def test_a_model_that_was_trained_on_images_that_judge_may_not_teach(
+    assembly: Assembly, features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     promote(assembly.head, out="own.safetensors")
     result = promote(assembly.head, finetune=True, settings=QUICK, teacher="own.safetensors")
     assert any(note.startswith("the teacher own was trained on") for note in result.notes)
     seen = dataclasses.replace(features, splits=np.where(np.arange(len(features)) % 2, "train", "val").astype(object))
     promote(Head("logreg", C=0.1).fit(seen), features=seen, out="seen.safetensors")
-    with pytest.raises(PromotionError, match=r"the teacher seen was trained on \d+ of the 16 images that judge"):
+    monkeypatch.setattr("featx.promotion.promotion.prove", lambda _: pytest.fail("images were read"))
+    with pytest.raises(
+        PromotionError, match=r"the teacher seen was trained on \d+ of the 16 images of split val, so their"
+    ):
         promote(assembly.head, finetune=True, settings=QUICK, teacher="seen.safetensors")
+    with pytest.raises(
+        PromotionError, match=r"the teacher own was trained on 32 of the 32 training images, on which --search"
+    ):
+        promote(assembly.head, finetune=True, settings=dataclasses.replace(QUICK, search=2), teacher="own.safetensors")
+
+
+def test_a_model_teaches_on_one_split_only_which_is_said_before_the_training(
+    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(assembly.head, out="own.safetensors")
+    settings, recorder = dataclasses.replace(QUICK, repeats=5), Recorder()
+    tuner = FineTuner(assembly, settings, Path("new.safetensors"), recorder, load_teacher("own.safetensors"))
+    assert tuner.settings == QUICK, "all of the significance is for the one split that is tested"
+    assert recorder.notes == [
+        "the teacher own was trained on 32 of the 32 images that train and validate the network, so it is surer of them than "
+        "of new ones; a head as the teacher predicts each image by a fold without it",
+        "a gain that may be luck will not be tested on other splits: the teacher own was trained on 32 of the 48 images, all "
+        "of which judge there; a head as the teacher is fitted anew on each split",
+    ]
+    lucky = PairedTest(16, 14, first_only=(), second_only=("a.jpg",))
+    runs, notes = repeat_runs(tuner, SimpleNamespace(paired=lucky, seconds=1.0))  # type: ignore[arg-type]
+    assert (runs, notes) == ((), [
+        "a gain of 1 of 16 test images may be luck; fine-tuning was not repeated on other splits: the teacher own was trained "
+        "on 32 of the 48 images, all of which judge there; a head as the teacher is fitted anew on each split"
+    ])  # fmt: skip
+    stranger = load_teacher("own.safetensors")
+    stranger.model.train_keys = np.zeros((1, 16), dtype=np.uint8)  # type: ignore[attr-defined]
+    tuner = FineTuner(assembly, settings, Path("new.safetensors"), SILENT, stranger)
+    assert tuner.settings == settings
 
 
 def test_teachers_that_cannot_teach_are_refused(assembly: Assembly, features: FeatureSet, other: FeatureSet) -> None:
@@ -118,3 +158,8 @@ def test_teachers_that_cannot_teach_are_refused(assembly: Assembly, features: Fe
     Path(head.source_ or "").unlink()
     with pytest.raises(CacheMissError, match=r"the feature file .* of the teacher .* is gone; run featx extract"):
         load_teacher(head)
+    joint = Head("ridge").fit(FeatureSet.join([features, dataclasses.replace(other, source=None)]))
+    with pytest.raises(
+        CacheMissError, match=r"the teacher .* was fitted to features that are in no file; run featx extract"
+    ):
+        load_teacher(joint)
