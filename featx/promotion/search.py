@@ -161,6 +161,18 @@ class _Progress:
     def has(self, setting: int, fold: int, share: float) -> bool:
         return any(_is(trial, setting, share) and trial.fold == fold for trial in self.trials)
 
+    def judged(self) -> tuple[tuple[int, ...], list[int]]:
+        """The most folds that several settings were judged on when trained to the end, and these settings.
+
+        The budget may have ended the search before there were any such folds; then there are fewer than two settings.
+        """
+        for count in range(FOLDS, 0, -1):
+            folds = tuple(range(count))
+            settings = [n for n in range(self.count) if all(self.has(n, fold, 1.0) for fold in folds)]
+            if len(settings) > 1:
+                break
+        return folds, settings
+
 
 def _is(trial: Trial, setting: int, share: float) -> bool:
     return trial.setting == setting and (trial.stage == 1) == (share < 1)
@@ -354,7 +366,7 @@ class SettingsSearch:
     def _choose(self) -> SearchResult:
         """Choose the settings of least log loss on all folds, where that is lower than of those given by a standard error."""
         progress = self._progress
-        folds, judged = self._judged()
+        folds, judged = progress.judged()
         losses = {setting: progress.loss(setting, folds, 1.0) for setting in judged}
         best = min(losses, key=lambda setting: losses[setting].mean(), default=0)
         changes: Changes = {}
@@ -384,22 +396,6 @@ class SettingsSearch:
             tuple(progress.trials), with_changes(self.settings, changes), changes, why, progress.seconds, progress.caching,
             tuple(self._notes()),
         )  # fmt: skip
-
-    def _judged(self) -> tuple[tuple[int, ...], list[int]]:
-        """The most folds that several settings were judged on when trained to the end, and these settings.
-
-        The budget may have ended the search before there were any such folds; then there are fewer than two settings.
-        """
-        for count in range(FOLDS, 0, -1):
-            folds = tuple(range(count))
-            judged = [
-                setting
-                for setting in range(self._progress.count)
-                if all(self._progress.has(setting, fold, 1.0) for fold in folds)
-            ]
-            if len(judged) > 1:
-                break
-        return folds, judged
 
     def _notes(self) -> Iterator[str]:
         progress, wanted, possible = self._progress, self.settings.search, len(self.candidates)
