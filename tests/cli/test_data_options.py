@@ -35,7 +35,7 @@ def test_commands_take_the_same_options_of_a_table(listed: Path, split_photos: P
     named = json.loads(featx("fit-head", "--model", "ridge", "--cv", "4", "--group", "1", "--json").stdout)
     assert named["group"] == "1"
     assert "no forward pass was needed" in featx("extract", *data, "-b", "lenet5").stdout
-    assert featx("evaluate", fit["head"], *data).stdout.startswith("accuracy")
+    assert featx("evaluate", fit["head"], *data).stdout.startswith("Evaluated on ")
     assert featx("inspect", *data, "--no-pixels").stdout.startswith("cache/list--lenet5.h5: 32 images")
     rows = csv.DictReader(
         io.StringIO(featx("predict", fit["head"], listed, *OPTIONS, "--root", split_photos / "train").stdout)
