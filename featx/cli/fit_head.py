@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,12 @@ def _show_against(result: Fit) -> None:
 def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, selected: str) -> None:
     """Print the table of the heads or layers that were compared, and which was selected."""
     if not compared:
+        return
+    if not any(math.isfinite(line.loss) for line in compared):
+        first = result.head.kind if what == "head" else result.head.layer
+        click.echo(
+            f"No {what} could be compared with another, since no training image can be held out. Selected: {first}.\n"
+        )
         return
     name = result.head.held_out_.headline[0] if result.head.held_out_ else "value"
     print_columns([what, "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in compared])

@@ -59,9 +59,12 @@ class SplitRows:
         for name in ("test", "val"):
             if name in labelled:
                 return name
+        found = f"there is no held-out split: no labelled images in test or val; {self.describe_splits()}"
+        if self.dataset.get("splits") == "hash":
+            raise HeadError(f"{found}, which are too few to be divided (copies and images of one group count once)")
         raise HeadError(
-            f"there is no held-out split: no labelled images in test or val; {self.describe_splits()}. Name a split in the "
-            f"table or make folders train/ and test/; featx splits a data set that names none{self._how_to_split()}"
+            f"{found}. Name a split in the table or make folders train/ and test/; featx splits a data set that names none"
+            f"{self._how_to_split()}"
         )
 
     def _how_to_split(self) -> str:

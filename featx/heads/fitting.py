@@ -323,7 +323,11 @@ def _fit(
     estimator = kind.estimator(options)
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
     predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))
+    used = _parameter_in_use(kind, chosen, predictor)
     convergence = _convergence(estimator)  # before further fits of folds
+    if not (training if training.share is None else training.share[0]).folds:
+        free = used if params.get(kind.parameter) is None else {}
+        notes += _notes_without_folds(training.task, free, calibrates=needs_held_out)
     postprocess = _postprocess(training, chosen, params, calibrate)
     if params["target_precision"] is not None or params["conformal"] is not None:
         postprocess = _promised(postprocess, estimator, kind, training, chosen, params)
@@ -334,7 +338,7 @@ def _fit(
         predictor,
         postprocess,
         chosen,
-        _parameter_in_use(kind, chosen, predictor),
+        used,
         None if outputs is None else _report(training, chosen, postprocess, outputs, classes, params, kind.parameter),
         None if outputs is None else (chosen.rows, outputs),
         convergence,
@@ -362,13 +366,6 @@ def _choose(
     notes = []
     if len(candidates) == 1 and not needs_held_out:
         training = dataclasses.replace(training, folds=(), share=None)
-    elif not (training if training.share is None else training.share[0]).folds:
-        so = (
-            f"{kind.parameter} is a middle value that no image chose"
-            if len(candidates) > 1
-            else "none was predicted out of fold"
-        )
-        notes.append(f"no class has two training images that could be told apart, so {so}")
     some, drawn = search_share(alone(training))
     extends = kind.parameter == "C" and given is None
     chosen = search(estimator, some, candidates=candidates, gives_logits=kind.gives_logits, extends=extends)
@@ -377,6 +374,15 @@ def _choose(
             f"{kind.parameter or 'calibration'} was chosen on {len(some)} of {len(training)} rows, drawn by the seed"
         )
     return dataclasses.replace(chosen, rows=drawn[chosen.rows]), notes
+
+
+def _notes_without_folds(task: str, used: Mapping[str, float], *, calibrates: bool) -> list[str]:
+    """Say what was not chosen, because no training image can be held out: a hyper-parameter, and the calibration."""
+    lacking = [f"{name} is {value:g}, the middle of its grid, without a search" for name, value in used.items()]
+    lacking += ["the scores are not calibrated"] if calibrates else []
+    of = " of a class" if task == "classification" else ""
+    differ = f"no two training images{of} differ (copies and images of one group count once)"
+    return [f"{differ}, so {' and '.join(lacking)}"] if lacking else []
 
 
 def _postprocess(training: TrainingData, chosen: Search, params: Mapping[str, Any], calibrate: str) -> Postprocess:

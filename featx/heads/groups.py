@@ -228,7 +228,9 @@ def notes_on_splits(features: FeatureSet) -> list[str]:
     groups, splits = row_groups(features, labelled), features.splits[labelled].astype(str)
     sizes = np.bincount(groups)
     test, train = (float(np.mean(splits == name)) for name in ("test", "train"))
-    if sizes.max() <= LARGE_GROUP * len(labelled) or (TEST_SHARE / 2 <= test <= 2 * TEST_SHARE and train >= 0.5):
+    if sizes.max() <= max(1, LARGE_GROUP * len(labelled)) or (
+        TEST_SHARE / 2 <= test <= 2 * TEST_SHARE and train >= 0.5
+    ):
         return []
     largest = np.flatnonzero(groups == sizes.argmax())
     values = [] if features.groups is None else [str(value) for value in features.groups[labelled[largest]] if value]

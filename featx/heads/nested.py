@@ -90,7 +90,10 @@ def nested_outputs(
     groups = row_groups(features, rows)
     folds = make_folds(None if task == "regression" else targets.y, groups, folds=FOLDS, seed=head.seed)
     if not folds:
-        raise HeadError("no class has two training images that could be told apart, so nothing can be cross-validated")
+        raise HeadError(
+            "no class has two training images that are no copies and belong to different groups, so nothing can be "
+            "cross-validated"
+        )
     if not nested:
         whole = Head(**head.get_params()).fit(features, rows=rows, cross_validate=True, coarse=coarse)
         if whole.out_of_fold_ is not None:

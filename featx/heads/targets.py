@@ -19,7 +19,7 @@ from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.metrics.multilabel import commonest_set
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
 AUTO = "auto"
 """The name that lets the labels decide the task."""
@@ -227,10 +227,15 @@ def require_train_classes(features: FeatureSet, task: str) -> None:
         f"{printable(name)} ({' and '.join(f'{by_split[s][name]} in {s}' for s in ('val', 'test') if by_split[s][name])})"
         for name in strange
     ]
-    kind, hint = ("labels", "") if several else ("classes", _hint([*judged, *by_split["train"]]))
+    count = (
+        counted(len(strange), "label has", "labels have")
+        if several
+        else counted(len(strange), "class has", "classes have")
+    )
+    hint = "" if several else _hint([*judged, *by_split["train"]])
     raise HeadError(
-        f"{len(strange)} {kind} have images in val or test but none in train: {listed(shown, most=5)}. Add images of them to "
-        f"train, or remove those{hint}"
+        f"{count} images in val or test but none in train: {listed(shown, most=5)}. Add such images to train, or remove these"
+        f"{hint}"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from featx.errors import MetricError
 from featx.metrics.baseline import SIGNIFICANCE, Baseline
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.grouped import student_quantile
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
@@ -164,7 +165,7 @@ class CrossValidated:
             size /= 1 / repeats + folds / (folds - 1)
             return wilson_interval(mean * size, size, student_quantile(0.975, freedom))
         margin = student_quantile(0.975, len(defined) - 1) * corrected_error(defined, folds)
-        if not margin:
+        if margin <= 1e-9 * abs(mean):  # values that differ by rounding alone
             return None
         return max(_LOWEST.get(metric, 0.0), mean - margin), min(_HIGHEST.get(metric, 1.0), mean + margin)
 
@@ -309,9 +310,13 @@ def corrected_error(values: np.ndarray, folds: int) -> float:
 def _undefined(reports: Sequence[Report], values: Mapping[str, np.ndarray]) -> list[str]:
     """Notes on the classes and metrics that folds of few images lack."""
     lacking = sum(bool((r.support == 0).any()) for r in reports if not isinstance(r, RegressionReport))
-    notes = (
-        [f"{lacking} of {len(reports)} folds lack a class; it does not count in that fold's means"] if lacking else []
-    )
+    notes = []
+    if lacking:
+        chance = [r.baseline_balanced_accuracy for r in reports if isinstance(r, ClassificationReport)]
+        always = f", so that always one class has a balanced accuracy of {np.mean(chance):.4f}" if chance else ""
+        notes.append(
+            f"{lacking} of {len(reports)} folds lack a class, which does not count in that fold's means{always}"
+        )
     for metric, table in values.items():
         missing = int(np.isnan(table).sum())
         if missing:

@@ -46,7 +46,7 @@ from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size
 from featx.workflows.head_place import fit_options, head_place, made_of
 from featx.workflows.resampling import Resampling
-from featx.workflows.small_data import cross_validates
+from featx.workflows.small_data import can_be_divided, cross_validates
 from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
 
 
@@ -394,7 +394,8 @@ def _held_out(split: FeatureSet, task: str, cv: int | str | None) -> str:
         if cv:
             return ""
         uneven = "".join(f". Note: {note}" for note in notes_on_splits(split))
-        raise HeadError(f"{error}; or evaluate by cross-validation: --cv 5{uneven}") from error
+        instead = "; or evaluate by cross-validation: --cv 5" if can_be_divided(split, task) else "; add images"
+        raise HeadError(f"{error}{instead}{uneven}") from error
     require_train_classes(split, task)
     return held_out
 
@@ -430,7 +431,7 @@ def _evaluate(
     report, rows, outputs = head.judge(data.features, split=data.held_out) if data.held_out else (None, None, None)
     resampling = Resampling(data.features, data.split, head, fits.advance)
     cross_validated = resampling.judge_by(cv, repeat, data.folds)
-    if cv is None and report is not None and cross_validates(data.features, head, held_out=report.n):
+    if cv is None and report is not None and cross_validates(data.split, head, held_out=report.n):
         fits.add(CV_FOLDS * CV_REPEATS)
         cross_validated = resampling.judge_all(CV_FOLDS, CV_REPEATS)
     return _Evaluated(

@@ -17,7 +17,7 @@ from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.text import counted, listed
 from featx.workflows.class_texts import notes_on_texts
-from featx.workflows.small_data import notes_on_few
+from featx.workflows.small_data import more_in_folds, notes_on_few
 
 
 def notes_on_fit(
@@ -41,19 +41,23 @@ def notes_on_fit(
         chosen: what was chosen by cross-validation besides the hyper-parameter: "kind of head", "layer".
         cross_validated: the cross-validation that evaluates the head too, or None.
     """
-    labelled = int(np.count_nonzero((split.labels >= 0) & (split.splits != PRETRAIN)))
     notes = [
-        *notes_on_few(report, cross_validated, head, labelled=labelled),
+        *notes_on_few(report, cross_validated, head, split),
         *(cross_validated.notes if cross_validated else ()),
         *([cross_validated.baseline_note] if cross_validated and cross_validated.baseline_note else ()),
         *label_changes(file),
         *head.notes_,
         *(notes_on_texts(head.texts, split, head.task_) if head.texts else ()),
-        *(_notes_of_report(report, cross_validated) if report else ()),
+        *(
+            _notes_of_report(report, cross_validated if _is_alike(cross_validated, head, split) else None)
+            if report
+            else ()
+        ),
     ]
     names, counts = np.unique(split.splits[split.labels >= 0].astype(str), return_counts=True)
     notes += [
-        f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"
+        f"{counted(int(count), 'image')} of split {name} {'was' if count == 1 else 'were'} not used"
+        f"{_why_left_out(name, head.task_)}"
         for name, count in zip(names, counts, strict=True)
         if name not in used
     ]
@@ -63,6 +67,11 @@ def notes_on_fit(
             "evaluates too, so its result is optimistic"
         )
     return notes + _note_on_fonts(report)
+
+
+def _is_alike(found: CrossValidated | None, head: Head, split: FeatureSet) -> bool:
+    """Whether the cross-validated heads are fitted to about as many images as the head, so that they stand for it."""
+    return found is not None and bool(head.n_train_) and not more_in_folds(split, head, found.folds)
 
 
 def _notes_of_report(report: Report, cross_validated: CrossValidated | None) -> list[str]:
@@ -92,7 +101,7 @@ def _note_on_fonts(report: Report | None) -> list[str]:
 def _why_left_out(split: str, task: str) -> str:
     """Why the images of a split that neither fits nor evaluates a head were not used, as the end of a sentence."""
     if split == PRETRAIN:
-        return ": the backbone was made with them"
+        return ", since the backbone was made with that split"
     if split == "val" and task == "classification":  # the only heads that can be promoted
-        return ": they are kept as the validation set of promote --finetune"
+        return ", but kept as the validation set of promote --finetune"
     return ""

@@ -70,7 +70,7 @@ class Resampling:
         """Evaluate every labelled row once in each repeat, by a head that was fitted to no row of its group.
 
         Raises:
-            HeadError: no class has two images that may be in different folds.
+            HeadError: fewer than two classes have two images that may be in different folds.
         """
         started = time.perf_counter()
         rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
@@ -83,10 +83,10 @@ class Resampling:
         for turn in range(repeat):
             made = make_folds(strata, groups, folds=folds, seed=self.head.seed, repeat=turn)
             if not made:
-                raise HeadError(
-                    "no class has two images that may be in different folds, so nothing can be cross-validated; expected "
-                    "two images or more of some class, which are no copies and belong to different groups"
-                )
+                raise HeadError(_no_folds(self.head.task_))
+            judged = np.concatenate([test for _, test in made])
+            if self.head.task_ == "classification" and len(np.unique(targets.y[judged])) < 2:
+                raise HeadError(_no_folds(self.head.task_))
             left_out = len(rows) - sum(len(test) for _, test in made)
             if left_out:
                 which = counted(
@@ -100,7 +100,7 @@ class Resampling:
                 reports.append(report)
                 right[test] += is_right
                 self.done()
-        judged = np.isin(np.arange(len(rows)), np.concatenate([test for _, test in made]))
+        judged.sort()
         found = CrossValidated.from_reports(
             reports, repeats=repeat, notes=notes, effective=_effective(right[judged] / repeat, groups[judged])
         )
@@ -202,6 +202,16 @@ class Resampling:
         if head.thresholds_ is None:
             return report, outputs.argmax(axis=1) == y
         return report, ((outputs >= head.thresholds_) == (y > 0.5)).all(axis=1)
+
+
+def _no_folds(task: str) -> str:
+    """What cross-validation needs, where there is too little of it."""
+    needed = {
+        "classification": "two classes or more, each with two images or more",
+        "multilabel": "a label that two images or more have",
+        "regression": "two images or more",
+    }[task]
+    return f"cross-validation needs {needed} that are no copies and belong to different groups"
 
 
 def _effective(right: np.ndarray, groups: np.ndarray) -> tuple[float, float] | None:

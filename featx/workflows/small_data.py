@@ -9,10 +9,12 @@ import numpy as np
 from featx.constants import FEW_HELD_OUT
 from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
+from featx.metrics.tables import quoted
 from featx.system import started
 from featx.text import counted
 from featx.workflows.fit_options import CV_FOLDS, CV_REPEATS
@@ -22,32 +24,83 @@ _MOST: Mapping[str, float] = {"centroid": 1e8, "ridge": 1e8, "knn": 1e8, "logreg
 minute. All others take longer, and have to be asked for."""
 
 
-def cross_validates(features: FeatureSet, head: Head, *, held_out: int) -> bool:
-    """Whether a fit adds a cross-validation by itself: few images are held out, and the fits take seconds.
+def cross_validates(split: FeatureSet, head: Head, *, held_out: int) -> bool:
+    """Whether a fit adds a cross-validation by itself: few images are held out, it tells about this head, and it takes seconds.
 
     Args:
-        features: all rows.
+        split: all rows, in the splits that the head uses.
         head: fitted to the training rows.
         held_out: number of labelled images that are held out.
     """
     if not 0 < held_out < FEW_HELD_OUT or not head.n_train_ or started()[1] > 1:
         return False
-    rows = np.count_nonzero((features.labels != UNLABELLED) & (features.splits != PRETRAIN))
-    return bool(rows * features.views * features.width * len(head.names_) <= _MOST.get(head.kind, 0))
+    rows = len(_labelled_rows(split))
+    if rows * split.views * split.width * len(head.names_) > _MOST.get(head.kind, 0):
+        return False
+    return can_be_divided(split, head.task_) and not more_in_folds(split, head)
 
 
-def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head, *, labelled: int) -> list[str]:
+def can_be_divided(split: FeatureSet, task: str) -> bool:
+    """Whether folds can judge a head: two classes or more have two images that may be in different folds."""
+    rows = _labelled_rows(split)
+    groups = row_groups(split, rows)
+    if task != "classification":
+        return len(np.unique(groups)) > 1
+    pairs = np.unique(np.stack([split.labels[rows], groups]), axis=1)  # of a class and a group
+    return int(np.count_nonzero(np.bincount(pairs[0]) > 1)) > 1
+
+
+def more_in_folds(split: FeatureSet, head: Head, folds: int = CV_FOLDS) -> str:
+    """What folds would train on over twice as many images of as the head was, in words; "" if there is no such class.
+
+    Such a cross-validation tells nothing about the head: heads of many more images are more accurate.
+    """
+    by_class = head.task_ == "classification"
+    n_all, n_train = (
+        np.bincount(split.labels[rows]) if by_class else np.array([len(rows)])
+        for rows in (_labelled_rows(split), split.rows("train"))
+    )
+    n_train = np.pad(n_train, (0, len(n_all) - len(n_train)))
+    in_folds = n_all * (folds - 1) / folds
+    excess = in_folds / (n_train + 1)  # one more, so that nothing is made of a class of two or three images
+    worst = int(excess.argmax())
+    if excess[worst] <= 2:
+        return ""
+    of = f" of {quoted(split.classes[worst])}" if by_class else ""
+    return f"{in_folds[worst]:.0f} images{of}, the saved one to {n_train[worst]}"
+
+
+def _labelled_rows(split: FeatureSet) -> np.ndarray:
+    """The (n,) int64 rows that a cross-validation judges."""
+    return np.flatnonzero((split.labels != UNLABELLED) & (split.splits != PRETRAIN))
+
+
+def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head, split: FeatureSet) -> list[str]:
     """Say which number to quote where few images are held out, and what else would help.
 
     Args:
         report: on the held-out split, or None.
         found: of the cross-validation, or None.
         head: that was fitted.
-        labelled: number of labelled images, of which cross-validation may leave some out.
+        split: all rows, in the splits that the head uses.
     """
     if report is None or report.n >= FEW_HELD_OUT or not head.n_train_:
         return []
+    labelled = len(_labelled_rows(split))
     few = f"the split {report.split} has only {counted(report.n, 'image')}, so"
+    more = more_in_folds(split, head, found.folds if found else CV_FOLDS)
+    if found and more:
+        return [
+            f"the cross-validated heads are fitted to about {more}, so the saved head is probably less accurate than their "
+            f"mean; the {found.headline[0]} to quote is that of split {report.split}, of only {counted(report.n, 'image')}"
+        ]
+    if not can_be_divided(split, head.task_):
+        return [f"{few} its numbers are uncertain, and there are too few images for a cross-validation"]
+    if more:
+        return [
+            f"{few} its numbers are uncertain. Cross-validation (--cv {CV_FOLDS} --repeat {CV_REPEATS}) would judge heads "
+            f"fitted to about {more}"
+        ]
     if found is None:
         return [f"{few} its numbers are uncertain; --cv {CV_FOLDS} --repeat {CV_REPEATS} judges by all labelled images"]
     count = f"all {labelled:,}" if found.n == labelled else f"{found.n:,} of {labelled:,}"

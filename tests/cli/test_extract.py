@@ -227,4 +227,4 @@ def test_a_class_that_is_in_test_alone_is_extracted_and_refused_by_the_fit(split
     extracted = featx("extract", split_photos, "--backbone", "lenet5")
     assert "Note: class 'grey' has no images in train but 8 in val" in extracted.stderr
     refused = featx("fit-head", "cache/split--lenet5.h5", status=1)
-    assert "1 classes have images in val or test but none in train: grey (8 in val)" in refused.stderr
+    assert "1 class has images in val or test but none in train: grey (8 in val)" in refused.stderr

@@ -328,7 +328,7 @@ def test_a_class_of_one_training_image_is_fitted_and_the_others_are_cross_valida
     features = features.take(np.setdiff1d(np.arange(len(features)), lonely[1:]))
     head = new(name).fit(features, cross_validate=True)
     assert head.classes_ == ("ant", "bee", "cat")
-    assert not any("that could be told apart" in note for note in head.notes_)
+    assert not any("no two training images" in note for note in head.notes_)
     assert head.held_out_.support.tolist() == [20, 20, 0]
     assert np.isfinite(head.decision_function(features.features)).all()
     assert head.evaluate(features).accuracy > 0.5
@@ -338,10 +338,11 @@ def test_a_class_of_one_training_image_is_fitted_and_the_others_are_cross_valida
 def test_where_each_class_has_one_image_alone_a_middle_candidate_is_taken_and_that_is_said(name: str) -> None:
     features = photos(train=1, gap=100.0, dim=3)
     head = new(name).fit(features)
-    why = "no class has two training images that could be told apart, so "
-    parameter = registry.get_kind(name.partition("-")[0]).parameter
-    so = f"{parameter} is a middle value that no image chose" if parameter else "none was predicted out of fold"
-    assert head.notes_ == [f"{why}{so}"]
+    (note,) = head.notes_ or [""]
+    value = [f"{key} is {chosen:g}, the middle of its grid, without a search" for key, chosen in head.chosen.items()]
+    calibrated = [] if name in ("logreg", "bilinear") else ["the scores are not calibrated"]
+    differ = "no two training images of a class differ (copies and images of one group count once)"
+    assert note == f"{differ}, so {' and '.join(value + calibrated)}"
     assert (head.search_, head.temperature_, head.held_out_) == ((), 1.0, None)
     assert head.evaluate(features).accuracy > 0.9
     with pytest.raises(
@@ -355,7 +356,7 @@ def test_where_each_class_has_one_image_alone_a_middle_candidate_is_taken_and_th
 def test_two_images_per_class_are_enough(name: str) -> None:
     features = photos(train=2, gap=12.0, dim=3)
     head = new(name).fit(features)
-    assert not any("that could be told apart" in note for note in head.notes_)
+    assert not any("no two training images" in note for note in head.notes_)
     assert head.evaluate(features).accuracy > 0.6
 
 

@@ -45,5 +45,5 @@ def test_images_of_one_group_are_judged_together_and_by_groups() -> None:
 
 
 def test_where_no_image_can_be_held_out_that_is_an_error() -> None:
-    with pytest.raises(HeadError, match="no class has two training images that could be told apart"):
+    with pytest.raises(HeadError, match="no class has two training images that are no copies"):
         nested_report(Head("centroid"), photos(train=1))

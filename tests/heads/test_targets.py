@@ -193,13 +193,13 @@ def test_a_class_to_be_judged_and_not_in_train_is_an_error_that_counts_it() -> N
     ("strings", "hint"), [(["1.5", "2.5", "3.5"], "--task regression"), (["a", "b", "a|b"], "--task multilabel")]
 )
 def test_labels_that_are_no_classes_are_hinted_at(strings: list[str], hint: str) -> None:
-    with pytest.raises(HeadError, match=rf"remove those; if they are .*, use {hint}"):
+    with pytest.raises(HeadError, match=rf"remove these; if they are .*, use {hint}"):
         require_train_classes(labelled(*strings, splits="rrt"), "classification")
 
 
 def test_lists_of_labels_are_compared_label_by_label() -> None:
     require_train_classes(labelled("a", "b", "a|b", splits="rrt"), "multilabel")
-    with pytest.raises(HeadError, match=r"1 labels have images .*: c \(2 in test\)\. Add .* or remove those$"):
+    with pytest.raises(HeadError, match=r"1 label has images .*: c \(2 in test\)\. Add .* or remove these$"):
         require_train_classes(labelled("a", "b", "a|c", "c", splits="rrtt"), "multilabel")
 
 

@@ -132,7 +132,15 @@ def test_folds_that_lack_a_class_are_counted() -> None:
     whole = ClassificationReport.from_predictions(np.array([0, 1, 2]), certain([0, 1, 2], 3), list("abc"), split="cv")
     part = ClassificationReport.from_predictions(np.array([0, 1, 1]), certain([0, 1, 2], 3), list("abc"), split="cv")
     found = CrossValidated.from_reports([whole, part, part])
-    assert found.notes == ("2 of 3 folds lack a class; it does not count in that fold's means",)
+    assert found.notes == (
+        "2 of 3 folds lack a class, which does not count in that fold's means, so that always one class has a balanced "
+        "accuracy of 0.4444",
+    )
+
+
+def test_values_that_differ_by_rounding_alone_have_no_interval_of_no_width() -> None:
+    found = CrossValidated({"macro_f1": np.array([[1 / 3, 1 / 3 + 1e-16, 1 / 3 - 1e-16]])}, n=9)
+    assert found.interval("macro_f1") is None
 
 
 def test_reports_that_are_no_cross_validation_are_an_error() -> None:

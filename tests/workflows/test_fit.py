@@ -101,7 +101,7 @@ def test_validation_images_are_kept_for_promotion_only_where_a_head_can_be_promo
         features = make()
         features.splits[:20] = "val"
         notes = fit_head(features, task=task, models=tmp_path).notes
-        end = ": they are kept as the validation set of promote --finetune" if task == "classification" else ""
+        end = ", but kept as the validation set of promote --finetune" if task == "classification" else ""
         assert f"20 images of split val were not used{end}" in notes
 
 
@@ -111,7 +111,7 @@ def test_a_class_to_evaluate_that_train_lacks_is_an_error_before_the_fit(
     monkeypatch.setattr(Head, "fit", lambda *_, **__: pytest.fail("a head was fitted"))
     features = photos()
     features.splits[(features.labels == 2) & (features.splits == "train")] = "pretrain"
-    message = r"1 classes have images in val or test but none in train: cat \(15 in test\)"
+    message = r"1 class has images in val or test but none in train: cat \(15 in test\)"
     with pytest.raises(HeadError, match=message):
         fit_head(features, Head("logreg"), models=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made import photos
 
+from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.workflows.fit import fit_head
@@ -59,6 +60,49 @@ def test_what_takes_long_or_helps_little_is_not_cross_validated_by_itself() -> N
     assert not cross_validates(features, Head("linear").fit(features), held_out=20)
     wide = dataclasses.replace(features, features=np.zeros((len(features), 10**7), np.float32))
     assert not cross_validates(wide, head, held_out=20)
+
+
+def of_splits(train: str, test: str) -> FeatureSet:
+    """Features of classes that one letter names each, in each split."""
+    labels = list(train + test)
+    X = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+    X[:, 0] += [3 * ord(label) for label in labels]
+    return FeatureSet.from_arrays(X, labels, splits=["train"] * len(train) + ["test"] * len(test))
+
+
+@few
+@pytest.mark.parametrize(
+    ("train", "test", "more"),
+    [
+        ("ab", "a" * 6 + "b" * 6, "6 images of 'a', the saved one to 1"),
+        ("a" * 20 + "b", "a" * 5 + "b" * 6, "6 images of 'b', the saved one to 1"),
+        ("a" * 8 + "b" * 8 + "ccd", "a" * 2 + "b" * 2 + "cd", ""),
+    ],
+)
+def test_heads_of_many_more_images_of_a_class_do_not_stand_for_this_one(
+    train: str, test: str, more: str, tmp_path: Path
+) -> None:
+    features = of_splits(train, test)
+    fit = fit_head(features, "ridge", models=tmp_path)
+    assert (fit.cross_validated is None) == bool(more)
+    assert any(f"would judge heads fitted to about {more}" in note for note in fit.notes) == bool(more)
+    asked = fit_head(features, "ridge", cv=5, models=tmp_path)
+    noted = [note for note in asked.notes if note.startswith("the cross-validated heads are fitted to about")]
+    assert [note for note in noted if more in note] == noted
+    assert len(noted) == bool(more)
+    assert not any("alone do not show" in note for note in asked.notes if more)
+
+
+@few
+def test_an_accuracy_of_one_class_alone_is_not_reported(tmp_path: Path) -> None:
+    features = of_splits("aab", "a")
+    fit = fit_head(features, "ridge", models=tmp_path)
+    assert fit.cross_validated is None
+    assert any("and there are too few images for a cross-validation" in note for note in fit.notes)
+    with pytest.raises(
+        HeadError, match="cross-validation needs two classes or more, each with two images or more that"
+    ):
+        fit_head(features, "ridge", cv=2, models=tmp_path)
 
 
 @few
