@@ -169,7 +169,7 @@ def test_every_fold_is_compared_with_the_commonest_class_of_the_training_images(
     labels = features.labels.copy()
     labels[features.splits == "test"] = 2  # the commonest of all images, not of the training images
     labels[:3] = 1
-    fit = fit_head(dataclasses.replace(features, labels=labels), "ridge", models=tmp_path)
+    fit = fit_head(dataclasses.replace(features, labels=labels), "ridge", cv=5, repeat=4, models=tmp_path)
     assert fit.report.baseline.answer == "bee"
     assert fit.cross_validated.baseline_text.startswith("always 'bee' 0.2")
     assert {each.answer for each in fit.cross_validated.baseline} == {"bee"}
