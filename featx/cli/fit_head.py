@@ -26,7 +26,7 @@ from featx.cli.options import (
 )
 from featx.cli.output import digits, in_views, print_columns, print_places
 from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, FEW_HELD_OUT, KERNELS, KINDS, ZERO_SHOT
-from featx.layer_spec import PENULTIMATE, VIEWS
+from featx.layer_spec import PENULTIMATE, VIEWS, LayerSpec
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, listed, printable
 from featx.workflows.fit_options import AUTO, CV_FOLDS, CV_REPEATS, require_compatible, require_texts
@@ -136,15 +136,26 @@ def _show_head(result: Fit) -> None:
         "regression": "",
     }[head.task_]
     made = f"fitted to {counted(head.n_train_, 'image')}{of}" if head.n_train_ else f"the texts{of}, fitted to no image"
-    files = " and ".join(map(str, result.files)) or result.features
     click.echo(
-        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {files}: "
+        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {_features_text(result)}: "
         f"{made}{in_views(head.views)} in {head.seconds_:.2f} s"
     )
     if head.reject_below_ is not None:
         click.echo(f"rejects {rejected_text(head.reject_below_)}")
     if head.conformal_ is not None:
         click.echo(f"{name_of_sets(head.task_)}: {head.conformal_.sentence}")
+
+
+def _features_text(result: Fit) -> str:
+    """The layer and the file that a head was fitted to; of several backbones the layer of each, unless all are the same."""
+    from featx.features.joint_sets import is_joint
+
+    files, backbone = [str(file) for file in result.files] or [str(result.features)], result.head.backbone_
+    parts = backbone["parts"] if is_joint(backbone) else [{"layer": result.head.layer_}]
+    layers = [LayerSpec.parse(part["layer"]).layer for part in parts]
+    if len({*layers}) > 1 and len(layers) == len(files):
+        return " and ".join(f"{layer} of {file}" for layer, file in zip(layers, files, strict=True))
+    return f"{'+'.join(dict.fromkeys(layers))} of {' and '.join(files)}"
 
 
 def _show_files(result: Fit) -> None:

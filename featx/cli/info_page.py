@@ -76,9 +76,7 @@ def _show_head(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - a
         "temperature": f"{facts['temperature']:.4f}" if facts.get("temperature", 1) != 1 else "",
         "fitted to": f"{counted(facts['n_train'], 'image')} in {facts['seconds']:.2f} s{_made(facts.get('made'))}",
         "data set": _data_set(facts["dataset"]),
-        "backbone": _backbone(facts["backbone"]),
-        "layer": facts["layer"],
-        "features": facts.get("source"),
+        **_head_features(facts),
     })  # fmt: skip
     from featx.metrics.stored import StoredCrossValidation  # it imports numpy
 
@@ -263,12 +261,24 @@ def _data_set(dataset: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, [f"{dataset.get('name', '')} ({place})", made]))
 
 
+def _head_features(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The lines about the features of a head: its backbone, layer and file; of several backbones a line for each."""
+    backbone = facts["backbone"]
+    if backbone.get("source") != JOINT:
+        return {"backbone": _backbone(backbone), "layer": facts["layer"], "features": facts.get("source")}
+    parts, lines = backbone["parts"], dict[str, Any]()
+    scales = [*(facts.get("factors") or ()), *[1.0] * len(parts)]  # kinds without scales name none
+    for number, (part, scale) in enumerate(zip(parts, scales, strict=False), start=1):
+        columns = counted(part["width"], "column")
+        lines[f"backbone {number}"] = f"{_backbone(part['backbone'])}: {part['layer']}, {columns}, scale {scale:g}"
+        lines[f"features {number}"] = part["file"]
+    return lines
+
+
 def _backbone(backbone: Mapping[str, Any]) -> str:
     """A backbone's name, weights and precision."""
     if not backbone:
         return ""
-    if backbone.get("source") == JOINT:
-        return " + ".join(f"{_backbone(part['backbone'])} ({part['layer']})" for part in backbone["parts"])
     if FOREIGN in backbone["parts"]:
         return f"{backbone['name']}, another tool's; featx cannot compute these features for new images"
     precision = backbone["parts"].get("precision", "float32")

@@ -15,6 +15,7 @@ from typing import Any
 from featx.arguments import path_of
 from featx.constants import MODELS
 from featx.errors import CorruptFileError, FeatxError, ModelNotFoundError, SettingsError, system_errors
+from featx.features.joint_sets import is_joint
 from featx.heads.head_file import HEAD
 from featx.heads.refits import Made
 from featx.io import file_kinds
@@ -43,7 +44,7 @@ class HeadEntry:
         dataset: the name of the data set.
         root: its folder.
         backbone: its name; "" for features of other tools.
-        layer: the layers, with commas between them.
+        layer: the layers, with commas between them; of several backbones with + between them.
         views: "plain", "flip" or "10crop".
         result: the main number on held-out images, or None.
         judged: digest of the images and labels of that number; "" where the file does not state it.
@@ -249,7 +250,10 @@ def _why(error: FeatxError, path: Path) -> str:
 
 def _head(entry: HeadEntry, metadata: Mapping[str, Any]) -> HeadEntry:
     parameters = metadata["parameters"]
+    backbone = metadata["backbone"]
     layer, views = _layer(metadata["layer"])
+    if is_joint(backbone) and (layers := [_layer(str(part["layer"]))[0] for part in backbone["parts"]]):
+        layer = "+".join(layers) if any(each != PENULTIMATE for each in layers) else layer
     calibrate = parameters["calibrate"] or ("temperature" if metadata["temperature"] != 1 else "none")
     kernel = "-rbf" if parameters["kernel"] == "rbf" else ""
     return replace(
@@ -258,7 +262,7 @@ def _head(entry: HeadEntry, metadata: Mapping[str, Any]) -> HeadEntry:
         head=f"{metadata['kind']}{kernel}",
         task=metadata["task"],
         chosen={n: parameters[n] for n in ("C", "k", "weight_decay") if parameters[n] is not None},
-        backbone=str(metadata["backbone"].get("name", "")),
+        backbone=str(backbone.get("name", "")),
         layer=layer,
         views=views,
         calibration=calibrate,

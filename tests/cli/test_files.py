@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from command_line import featx
+from joint_features import part
 
 from featx.cli.info_page import show_info
 from featx.cli.main import main
 from featx.features.feature_file import FeatureFile
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.workflows.head_list import list_heads
 
 
 def test_info_failed_is_for_feature_files(fitted: Path) -> None:
@@ -133,6 +137,14 @@ def test_a_page_escapes_what_a_strangers_file_states(capsys: pytest.CaptureFixtu
     }  # fmt: skip
     show_info(facts, "h")
     assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_page_of_a_head_on_several_backbones_has_a_line_for_each(tmp_path: Path) -> None:
+    joined = FeatureSet.join([part(), part("two", layer="layer3")])
+    page = featx("info", Head("ridge", C=1.0).fit(joined).save(tmp_path / "joint.safetensors")).stdout
+    assert re.search(r"^backbone 1 +one, default weights: penultimate, 6 columns, scale [\d.]+$", page, re.MULTILINE)
+    assert re.search(r"^backbone 2 +two, default weights: layer3, 10 columns, scale [\d.]+$", page, re.MULTILINE)
+    assert list_heads(tmp_path).entries[0].layer == "penultimate+layer3"
 
 
 def test_a_bare_info_describes_the_newest_file(fitted: Path) -> None:

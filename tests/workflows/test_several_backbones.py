@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from joint_features import part, written
 
+from featx.cli.fit_head import _features_text
 from featx.errors import CacheMissError, HeadError, SettingsError
 from featx.features.feature_set import FeatureSet
 from featx.features.speeds import keep_speed
@@ -83,6 +84,7 @@ def test_layers_are_of_every_file_or_of_one_by_its_backbone(tmp_path: Path) -> N
     fit = fit_head([one, two], "ridge", layer=["layer3", "two=penultimate", "two=layer3"], models=tmp_path / "m")
     assert [each["layer"] for each in fit.head.backbone_["parts"]] == ["layer3", "penultimate,layer3"]
     assert fit.path.name == "pets--one-layer3+two-penultimate-layer3--ridge.safetensors"
+    assert _features_text(fit) == f"layer3 of {one} and penultimate,layer3 of {two}"
     with pytest.raises(
         SettingsError, match=r"--layer four=layer3: none of the files is of the backbone 'four'; .* one, two"
     ):
