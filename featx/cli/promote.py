@@ -172,9 +172,10 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 def _show_teacher(teacher: TeacherComparison) -> None:
     """Print the network beside its teacher."""
     paired = teacher.paired
+    alone = counted(len(paired.first_only), "image")
     click.echo(
-        f"the teacher {teacher.name} has accuracy {teacher.accuracy:.4f}: it alone is right on {len(paired.first_only)} "
-        f"images, the network alone on {len(paired.second_only)} (p = {paired.p_value:.2g} by {paired.method})"
+        f"the teacher {teacher.name} has accuracy {teacher.accuracy:.4f}: it alone is right on {alone}, the network alone on "
+        f"{len(paired.second_only)} (p = {paired.p_value:.2g} by {paired.method})"
     )
     speeds = zip(("teacher", "network"), teacher.images_per_second, strict=True)
     known = [f"the {name} {speed:,.0f}" for name, speed in speeds if speed is not None]
