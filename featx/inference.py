@@ -27,7 +27,7 @@ from featx.features.joint_sets import is_joint, joint_fields
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
 from featx.heads.conformal import Conformal
-from featx.heads.evaluation import notes_on_baseline, trained_on, with_sets
+from featx.heads.evaluation import notes_on_baseline, with_sets
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
@@ -265,7 +265,7 @@ def evaluate(
         report, rows, outputs = judge_head(head, data, split, groups)
         if file:
             predicted = Predictions.of_one(rows, outputs, BY_HEAD)
-            by = PredictedBy(head.task_, head.names_, head.decide, head.train_keys_)
+            by = PredictedBy(head.task_, head.names_, head.decide, head.seen)
             write_predictions(file, splits_in_use(head, data), predicted, by)
         return report
     if on_features:
@@ -336,8 +336,8 @@ def _evaluate_promoted(
 ) -> ClassificationReport:
     fitted_with = model.metadata["head"]["parameters"].get("group")
     groups.require_column(fitted_with)  # before the images are read
-    rows, moved, remarks = group_rows(with_keys(images), groups, fitted_with, model.train_keys)
-    split = split or default_split(rows, model.train_keys)
+    rows, moved, remarks = group_rows(with_keys(images), groups, fitted_with, model.seen)
+    split = split or default_split(rows, model.seen)
     remarks += [moved[split]] if split in moved else []
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
@@ -348,10 +348,10 @@ def _evaluate_promoted(
         raise DatasetError(f"none of the {len(inputs)} images of split {split!r} in {images.root} could be decoded")
     failures = [(name, error) for name, _, error in outputs if error]
     probabilities = np.stack([values for _, values, _ in outputs if values is not None])
-    notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures), *remarks]
+    notes = [*model.seen.notes(rows.keys[decoded], split=split), *_failure_notes(failures), *remarks]
     notes = [*images.notes, *notes]
     if predictions:
-        by = PredictedBy("classification", model.classes, model.decide, model.train_keys)
+        by = PredictedBy("classification", model.classes, model.decide, model.seen)
         predicted = Predictions.of_one(np.array(decoded), probabilities, BY_MODEL)
         write_predictions(predictions, rows, predicted, by)
     kept = row_groups(rows, np.array(decoded))

@@ -8,10 +8,14 @@ from typing import Any
 
 import made
 import numpy as np
+from listings import keys_of
 from made import with_labels
 
+from featx.data.splits import hash_splits
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+
+INSECTS = ("ant", "bee", "wasp")
 
 photos = partial(made.photos, stretched=True)
 
@@ -64,3 +68,15 @@ def uneven(*, test: int = 100) -> FeatureSet:
     features = photos(train=80, test=test, gap=1.0)
     few = [np.flatnonzero((features.labels == c) & (features.splits == "train"))[n:] for c, n in ((1, 30), (2, 10))]
     return features.take(np.setdiff1d(np.arange(len(features)), np.concatenate(few)))
+
+
+def insects(count: int, *, gap: float = 3.0, first: int = 0) -> FeatureSet:
+    """Images of three small classes, half of which are ants, split by featx."""
+    keys = keys_of(count, first)
+    labels = np.array([0, 1, 0, 2] * count)[:count]
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(1000, 6))[:count].astype(np.float32)
+    features[np.arange(count), labels] += gap
+    splits = hash_splits(keys, labels)
+    found = FeatureSet.from_arrays(features, [INSECTS[label] for label in labels], splits=splits, keys=keys)
+    return dataclasses.replace(found, dataset={**found.dataset, "splits": "hash"})

@@ -25,9 +25,9 @@ from featx.errors import ExportError, FeatxError, HeadError, ImageError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.heads.asked_groups import default_split
-from featx.heads.evaluation import with_splits_of_head
 from featx.heads.groups import match_groups
 from featx.heads.own_features import features_in, files_for
+from featx.heads.seen import with_splits_of_head
 from featx.inference import HeadOnBackbone, Model, with_keys
 from featx.layer_spec import View
 from featx.system import cores
@@ -115,16 +115,16 @@ class OwnImages:
     def _judged(cls, model: Model, found: FeatureSet, folders: Sequence[str], *, own: bool, workers: int) -> OwnImages:
         """With the splits that the model was fitted and judged by."""
         if isinstance(model, HeadOnBackbone):
-            group, task, keys = model.head.group_, model.head.task_, model.head.train_keys_
+            group, task, seen = model.head.group_, model.head.task_, model.head.seen
         else:
             group, task = model.metadata["head"]["parameters"].get("group"), "classification"
-            keys = model.train_keys
+            seen = model.seen
         try:
-            found, _ = with_splits_of_head(match_groups(found, group), task, keys)
+            found, _ = with_splits_of_head(match_groups(found, group), task, seen)
         except FeatxError:  # the table of the groups is gone, or the images are others: then any of them will do
             found = dataclasses.replace(found, splits=np.full(len(found), "all", dtype=object))
         try:
-            split = default_split(found, keys)
+            split = default_split(found, seen)
         except HeadError:  # no image has a label
             split = "all"
         transform = whole_images(model.transform)

@@ -11,18 +11,19 @@ import numpy as np
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.conformal import UNSEEN, fit_conformal, name_of_sets, notes_on_sets
-from featx.heads.evaluation import are_copies, require_groups
+from featx.heads.evaluation import require_groups
 from featx.heads.fitted import FittedHead
 from featx.heads.groups import match_groups, row_groups, with_splits
 from featx.heads.postprocess import Postprocess
 from featx.heads.rejection import threshold_for_precision
+from featx.heads.seen import are_copies
 from featx.heads.targets import targets_of
 from featx.text import counted
 
 
 def chosen_on_rows(
     head: FittedHead, features: FeatureSet, params: Mapping[str, Any], *, split: str, rows: np.ndarray | None
-) -> tuple[Postprocess, list[str]]:
+) -> tuple[Postprocess, list[str], np.ndarray]:
     """Choose the thresholds of ``conformal`` and ``target_precision`` on rows that a head was not fitted to.
 
     Copies of training images are left out. Everything else of the head stays as it is.
@@ -35,7 +36,7 @@ def chosen_on_rows(
         rows: (n,) int64, the rows to take instead.
 
     Returns:
-        The postprocessing with the new thresholds, and notes.
+        The postprocessing with the new thresholds, notes, and (m, 16) uint8, the content hashes of the rows that chose them.
 
     Raises:
         HeadError: nothing is promised, there are no such rows, or they are too few.
@@ -49,7 +50,7 @@ def chosen_on_rows(
         require_groups(head, features)
         features = with_splits(match_groups(features, head.group_), head.task_)
         rows = features.rows(split)
-    copied = are_copies(features.keys[rows], head.train_keys_)
+    copied = are_copies(features.keys[rows], head.seen.train)
     rows = rows[~copied]
     if not len(rows):
         raise HeadError(
@@ -81,4 +82,4 @@ def chosen_on_rows(
     notes.append(
         f"{what} were chosen on {counted(len(rows), 'labelled image')} of split {split}, which no fit has seen"
     )
-    return made, notes
+    return made, notes, features.keys[rows]

@@ -62,6 +62,7 @@ class ConformalHead(ArrayEstimator):
         require_fitted(self, "conformalize")
         rows = checked_rows(features, rows, "conformalize")
         self.require_identity(features)
-        self.postprocess_, notes = chosen_on_rows(self, features, self.get_params(), split=split, rows=rows)
+        self.postprocess_, notes, keys = chosen_on_rows(self, features, self.get_params(), split=split, rows=rows)
+        self.validation_keys_ = self.seen.plus(validation=keys).validation
         self.notes_ = [*self.notes_, *notes]
         return self

@@ -13,8 +13,9 @@ from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.conformal import Conformal
 from featx.heads.fitted import FittedHead
-from featx.heads.groups import match_groups, row_groups, with_splits
+from featx.heads.groups import match_groups, row_groups
 from featx.heads.postprocess import Postprocess
+from featx.heads.seen import with_splits_of_head
 from featx.heads.targets import Constant, is_known_label, place_of, targets_of
 from featx.heads.training_data import Rows, flatten_views
 from featx.metrics.classification import ClassificationReport
@@ -22,10 +23,6 @@ from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.prediction_sets import IntervalReport, SetReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
-from featx.text import counted
-
-_KEYS_AT_ONCE = 1 << 18
-"""Keys of training images that are looked up at once."""
 
 
 def judge(
@@ -34,7 +31,7 @@ def judge(
     """Evaluate a fitted head, as ``Head.judge`` does, on features that have the identity of those it was fitted to."""
     if rows is None:
         require_groups(head, features)
-        features, moved = with_splits_of_head(match_groups(features, head.group_), head.task_, head.train_keys_)
+        features, moved = with_splits_of_head(match_groups(features, head.group_), head.task_, head.seen)
         split = split or features.held_out()
         rows, notes = features.rows(split), [moved[split]] if split in moved else []
     else:
@@ -42,7 +39,7 @@ def judge(
     split = split or "these rows"
     facts, where = features.without_features(rows), f"the split {split!r}"
     targets = targets_of(facts, head.task_, head.names_, where=where)
-    notes += trained_on(facts.keys, head.train_keys_, split=split)
+    notes += head.seen.notes(facts.keys, split=split)
     outputs = head.predict_rows(features, rows)
     if not np.isfinite(outputs).all():
         require_finite(*flatten_views(features.features, rows), where)
@@ -53,43 +50,6 @@ def judge(
         split=split, groups=groups, constant=head.constant_, notes=notes,
     )  # fmt: skip
     return report.with_notes(notes_on_baseline(report)), rows, outputs
-
-
-def with_splits_of_head(features: FeatureSet, task: str, train_keys: np.ndarray) -> tuple[FeatureSet, dict[str, str]]:
-    """Replace the splits by those of ``splits_for``, but never hold out an image that a head was fitted to.
-
-    Splits that featx makes change a little where images are added to small classes, and where featx splits in another way than
-    at the time of the fit. Held-out images that the head was fitted to, and images of a group with such, then count as training
-    images. Splits that the data set names stay, and so does a split of which nothing would be left: ``trained_on`` tells.
-
-    Args:
-        features: of the whole data set, with the groups that the head was fitted with.
-        task: of the head.
-        train_keys: (n, 16) uint8, the content hashes of the images that it was fitted to.
-
-    Returns:
-        The features; and for each split from which images were moved a note.
-    """
-    features, notes = with_splits(features, task), dict[str, str]()
-    if features.dataset.get("splits") != "hash" or not len(train_keys):
-        return features, notes
-    splits = features.splits.copy()
-    for split in ("val", "test"):
-        rows = np.flatnonzero(features.splits == split)
-        seen = are_copies(features.keys[rows], train_keys)
-        if not seen.any():
-            continue
-        groups = row_groups(features, rows)
-        seen = np.isin(groups, groups[seen])
-        judged = features.labels[rows] != UNLABELLED
-        if seen[judged].all():
-            continue
-        splits[rows[seen]] = "train"
-        notes[split] = (
-            f"{counted(int(seen[judged].sum()), 'image')} that featx would now put into split {split} were training images of "
-            "this head, or are of a group with such, so they do not judge it"
-        )
-    return dataclasses.replace(features, splits=splits), notes
 
 
 class Scorer(Protocol):
@@ -211,52 +171,6 @@ def notes_on_baseline(report: Report) -> list[str]:
     """A note if the model of a report is not shown to be better than the same answer for every image."""
     note = report.baseline_note if isinstance(report, RegressionReport) else report.baseline.note
     return [note] if note else []
-
-
-def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[str]:
-    """Write a note if images of an evaluation are copies of training images, by their content hashes.
-
-    Args:
-        keys: (N, 16) uint8, of the images of the evaluation.
-        train_keys: (n, 16) uint8, of the training images.
-        split: the name of the former.
-
-    Returns:
-        One note, or none.
-    """
-    copies = int(are_copies(keys, train_keys).sum())
-    if not copies:
-        return []
-    return [  # a head's file holds its report with these notes, so their words are part of its bytes
-        f"{copies} of {len(keys)} images of split {split} were trained on, byte for byte: they flatter the accuracy"
-    ]
-
-
-def are_copies(keys: np.ndarray, train_keys: np.ndarray) -> np.ndarray:
-    """Find images whose content hash is that of a training image.
-
-    Args:
-        keys: (N, 16) uint8, of the images.
-        train_keys: (n, 16) uint8, of the training images; a set of all of them would take more memory than a fit.
-
-    Returns:
-        (N,) bool.
-
-    Examples:
-        >>> keys = np.arange(48, dtype=np.uint8).reshape(3, 16)
-        >>> are_copies(keys, keys[1:]).tolist()
-        [False, True, True]
-    """
-    known, train = np.unique(_beginnings(keys)), set[bytes]()
-    for at in range(0, len(train_keys), _KEYS_AT_ONCE):
-        some = train_keys[at : at + _KEYS_AT_ONCE]
-        train.update(map(bytes, some[np.isin(_beginnings(some), known)]))
-    return np.array([bytes(key) in train for key in keys] if train else np.zeros(len(keys)), dtype=bool)
-
-
-def _beginnings(keys: np.ndarray) -> np.ndarray:
-    """The first halves of (N, 16) uint8 keys: (N,) uint64."""
-    return np.ascontiguousarray(keys[:, :8]).view(np.uint64).ravel()
 
 
 def require_finite(features: np.ndarray, rows: np.ndarray, where: str) -> None:

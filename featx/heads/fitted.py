@@ -17,6 +17,7 @@ from featx.heads.postprocess import Isotonic, Postprocess
 from featx.heads.predictors import CosinePredictor, LinearPredictor
 from featx.heads.registry import PARAMETERS
 from featx.heads.search import Tried
+from featx.heads.seen import NO_KEYS, SeenImages
 from featx.heads.targets import Constant
 from featx.heads.training_data import Rows, flatten_views, mean_over_views
 from featx.identity import differences
@@ -54,6 +55,7 @@ class FittedHead:
     group_: str | None
     n_train_: int
     train_keys_: np.ndarray
+    validation_keys_: np.ndarray = NO_KEYS
     constant_: Constant
     notes_: list[str]
     seconds_: float
@@ -227,6 +229,11 @@ class FittedHead:
     def chosen(self) -> dict[str, float]:
         """The hyper-parameter that was chosen or given, by its name; empty where the kind has none."""
         return {name: value for name in PARAMETERS if (value := vars(self)[f"{name}_"]) is not None}
+
+    @property
+    def seen(self) -> SeenImages:
+        """The content hashes of the images that it was fitted to, or on which its thresholds were chosen."""
+        return SeenImages(self.train_keys_, self.validation_keys_)
 
     @property
     def temperature_(self) -> float:

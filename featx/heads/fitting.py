@@ -31,6 +31,7 @@ from featx.heads.predictors import Predictor
 from featx.heads.ranks import alone, ranks_for
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, draw_share, most_searched, search, search_share
+from featx.heads.seen import NO_KEYS
 from featx.heads.targets import Targets, constant_of, labels_alone, targets_of, task_of
 from featx.heads.texts import ClassTexts, require_width
 from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics, steadied
@@ -115,6 +116,7 @@ def fit_to(
         "n_train_": len(rows),
         "n_features_in_": features.width,
         "train_keys_": np.ascontiguousarray(features.keys[rows]),
+        "validation_keys_": NO_KEYS,
         "constant_": constant_of(targets, task),
         "notes_": [*notes, *_notes_on_memory(training), *fit.notes, *messages],
     }
@@ -160,7 +162,8 @@ def _zero_shot(features: FeatureSet, params: Mapping[str, Any], task: str, notes
         "group_": features.group,
         "n_train_": 0,
         "n_features_in_": features.width,
-        "train_keys_": np.zeros((0, features.keys.shape[1]), np.uint8),
+        "train_keys_": NO_KEYS,
+        "validation_keys_": NO_KEYS,
         "constant_": None,
         "notes_": list(notes),
     }

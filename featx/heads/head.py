@@ -80,6 +80,7 @@ class Head(ConformalHead):
         group_: the column that the groups of the images came from, or None.
         n_train_: the number of training images.
         train_keys_: (n_train, 16) uint8, their content hashes.
+        validation_keys_: (m, 16) uint8, the content hashes of other images that chose thresholds (``conformalize``).
         constant_: the best answer without an image, which is the baseline of reports: the commonest class of the training
             images, a tuple of their commonest set of labels, or the mean number; None where it is not known.
         notes_: for the user, one sentence each.

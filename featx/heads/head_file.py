@@ -23,6 +23,7 @@ from featx.heads.postprocess import Isotonic, Postprocess, class_name
 from featx.heads.predictors import CosinePredictor
 from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, predictor_classes
 from featx.heads.search import Tried
+from featx.heads.seen import NO_KEYS
 from featx.heads.targets import Constant
 from featx.heads.texts import ClassTexts
 from featx.io import model_file
@@ -114,6 +115,7 @@ _OPTIONAL_ARRAYS = (
     {f"isotonic.{name}": spec for name, spec in Isotonic.ARRAYS.items()},
     {"texts": ArraySpec("F64", "TD")},
     {"conformal": Conformal.THRESHOLDS},
+    {"validation_keys": ArraySpec("U8", "VK")},
 )
 """Arrays that a head may have besides: of each group all or none."""
 _STORED_ARGUMENTS = ("kernel", "class_weight", "logit_adjustment", "calibrate", "seed")
@@ -203,12 +205,14 @@ def pack_head(
         "train_keys": fitted["train_keys_"],
         **{f"scorer.{f.name}": getattr(predictor, f.name) for f in fields(predictor)},
     }
-    if postprocess.thresholds is not None:
-        arrays["thresholds"] = postprocess.thresholds
     if postprocess.isotonic is not None:
         arrays |= {f"isotonic.{f.name}": getattr(postprocess.isotonic, f.name) for f in fields(Isotonic)}
-    if postprocess.conformal is not None:
-        arrays["conformal"] = postprocess.conformal.thresholds
+    optional = {
+        "thresholds": postprocess.thresholds,
+        "conformal": None if postprocess.conformal is None else postprocess.conformal.thresholds,
+        "validation_keys": fitted["validation_keys_"] if len(fitted["validation_keys_"]) else None,
+    }
+    arrays |= {name: array for name, array in optional.items() if array is not None}
     task, held_out, source = fitted["task_"], fitted["held_out_"], fitted["source_"]
     metadata = {
         "kind": params["kind"],
@@ -354,6 +358,7 @@ def _fitted_attributes(
         "factors_": tuple(map(float, meta.get("factors", ()))),
         "gains_": meta.get("side_by_side"),
         "train_keys_": arrays["train_keys"],
+        "validation_keys_": arrays.get("validation_keys", NO_KEYS),
         "n_features_in_": len(arrays["mean"]),
         **{f"{name}_": meta["parameters"][name] for name in (*PARAMETERS, "group")},
         **{

@@ -18,9 +18,9 @@ from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads.evaluation import are_copies, with_splits_of_head
 from featx.heads.head import Head
 from featx.heads.out_of_fold import predict_held_out
+from featx.heads.seen import SeenImages, are_copies, with_splits_of_head
 from featx.heads.targets import label_sets
 from featx.io.tables import table_kind, write_table
 
@@ -35,6 +35,7 @@ PREDICTION_COLUMNS = (
     "predicted_by",
     "fold",
     "trained_on",
+    "validated_on",
     "key",
 )
 """The columns of every such table. One for each class or label follows, ``p_<class>``; of a regression, ``error``; last come
@@ -77,13 +78,13 @@ class PredictedBy:
         task: one of ``TASKS``.
         classes: (C,) names.
         decide: turns (C,) outputs into a class name or None, a list of label names, or a number.
-        train_keys: (m, 16) uint8, the content hashes of its training images.
+        seen: the images that it has seen.
     """
 
     task: str
     classes: Sequence[str]
     decide: Callable[[np.ndarray], Any]
-    train_keys: np.ndarray
+    seen: SeenImages
 
 
 def predict_each(head: Head, features: FeatureSet, train: np.ndarray) -> Predictions:
@@ -109,7 +110,7 @@ def predict_each(head: Head, features: FeatureSet, train: np.ndarray) -> Predict
 def splits_in_use(head: Head, features: FeatureSet) -> FeatureSet:
     """The same set in the splits by which the head was fitted; as it is, if the groups of that fit are not known."""
     try:
-        return with_splits_of_head(features, head.task_, head.train_keys_)[0]
+        return with_splits_of_head(features, head.task_, head.seen)[0]
     except HeadError:
         return features
 
@@ -150,7 +151,8 @@ def prediction_columns(features: FeatureSet, predicted: Predictions, by: Predict
         "correct": [value if is_known else None for value, is_known in zip(correct, known, strict=True)],
         "predicted_by": predicted.by,
         "fold": [fold if fold >= 0 else None for fold in predicted.fold.tolist()],
-        "trained_on": are_copies(facts.keys, by.train_keys).tolist(),
+        "trained_on": are_copies(facts.keys, by.seen.train).tolist(),
+        "validated_on": are_copies(facts.keys, by.seen.validation).tolist(),
         "key": [bytes(key).hex() for key in facts.keys],
         **further,
     }

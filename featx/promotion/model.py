@@ -27,6 +27,7 @@ from featx.devices import full_float32, pick_device
 from featx.errors import CorruptFileError, FeatxError, StaleCacheError
 from featx.heads.conformal import Conformal
 from featx.heads.postprocess import most_probable, softmax
+from featx.heads.seen import NO_KEYS, SeenImages
 from featx.heads.targets import place_of
 from featx.heads.training_data import mean_over_views
 from featx.identity import differences
@@ -34,7 +35,7 @@ from featx.io import model_file
 from featx.io.outputs import require_replaceable
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
 from featx.promotion.joint_network import network_from
-from featx.promotion.model_file import MODEL, TRAIN_KEYS
+from featx.promotion.model_file import MODEL, TRAIN_KEYS, VALIDATION_KEYS
 from featx.text import printable
 
 
@@ -49,7 +50,7 @@ class PromotedModel:
         transform: From the pixels of an image to those that the network takes.
         classes: C class names.
         metadata: Everything else that the file stores: backbone, data set, comparison with the head, verdict.
-        train_keys: (n, 16) uint8 content hashes of the images that the head was fitted to.
+        seen: The images that the head was fitted to and the network trained on, and those that chose thresholds or the epoch.
         device: Device that the network runs on.
 
     Example:
@@ -67,14 +68,14 @@ class PromotedModel:
         transform: AnyTransform,
         classes: Sequence[str],
         metadata: dict[str, Any],
-        train_keys: np.ndarray,
+        seen: SeenImages,
         device: torch.device,
     ) -> None:
         self.network = network.eval().to(device)
         self.transform = transform
         self.classes = tuple(classes)
         self.metadata = metadata
-        self.train_keys = train_keys
+        self.seen = seen
         self.device = device
 
     def __repr__(self) -> str:
@@ -194,7 +195,9 @@ class PromotedModel:
 
     def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        arrays[TRAIN_KEYS] = self.train_keys
+        arrays[TRAIN_KEYS] = self.seen.train
+        if len(self.seen.validation):
+            arrays[VALIDATION_KEYS] = self.seen.validation
         return arrays, {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
 
     @classmethod
@@ -214,7 +217,7 @@ class PromotedModel:
         """
         arrays, meta = model_file.read(Path(path_of(path, "path")), MODEL)
         try:
-            train_keys = arrays.pop(TRAIN_KEYS)
+            seen = SeenImages(arrays.pop(TRAIN_KEYS), arrays.pop(VALIDATION_KEYS, NO_KEYS))
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = transform_from(meta["transform"])
             network = _user_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
@@ -229,7 +232,7 @@ class PromotedModel:
             transform=transform,
             classes=meta["classes"],
             metadata={k: v for k, v in meta.items() if k not in ("format", "version", "classes", "transform")},
-            train_keys=train_keys,
+            seen=seen,
             device=pick_device(device),
         )
         model._require_finite_logits(path)

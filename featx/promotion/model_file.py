@@ -25,7 +25,11 @@ from featx.io.strict_json import shown
 from featx.io.tensor_file import Tensor
 
 TRAIN_KEYS = "featx.train_keys"
-"""The array of content hashes, (n_train, 16) uint8; all other arrays are the network's own."""
+"""The array of content hashes of the training images, (n_train, 16) uint8."""
+
+VALIDATION_KEYS = "featx.validation_keys"
+"""The array of content hashes of the images that chose thresholds or the epoch, (m, 16) uint8, if there are such; all other
+arrays are the network's own."""
 
 _REPORT = {**REPORT, "accuracy": NUMBER}
 
@@ -65,7 +69,10 @@ MODEL = Schema(
         "log": [OBJECT],
         "settings": (NULL, OBJECT),
     },
-    arrays=lambda metadata, names: {TRAIN_KEYS: ArraySpec("U8", "NK")},  # noqa: ARG005
+    arrays=lambda metadata, names: {  # noqa: ARG005
+        TRAIN_KEYS: ArraySpec("U8", "NK"),
+        **({VALIDATION_KEYS: ArraySpec("U8", "VK")} if VALIDATION_KEYS in names else {}),
+    },
     lengths=lambda metadata: {"N": metadata["n_train"], "K": 16},
     open_ended=True,
     tensor_fault=_classifier_fault,

@@ -8,6 +8,7 @@ import numpy as np
 
 from featx.features.feature_set import FeatureSet
 from featx.heads.postprocess import Postprocess, softmax
+from featx.heads.seen import SeenImages
 from featx.promotion.distributed import ProcessGroup
 from featx.promotion.image_data import ImageData
 from featx.promotion.model import PromotedModel
@@ -44,9 +45,9 @@ class PromotedOnImages:
         )
 
     @property
-    def train_keys_(self) -> np.ndarray:
-        """(n, 16) uint8, the content hashes of the images that the model was trained on."""
-        return self.model.train_keys
+    def seen(self) -> SeenImages:
+        """The content hashes of the images that the model has seen."""
+        return self.model.seen
 
     @property
     def group_(self) -> str | None:

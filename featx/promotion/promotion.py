@@ -19,12 +19,12 @@ from featx.features.feature_set import FeatureSet
 from featx.features.image_store import image_places
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups
-from featx.heads.evaluation import with_splits_of_head
 from featx.heads.groups import match_groups
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
 from featx.heads.own_features import code_and_weights, features_in, files_for, fitted_files
 from featx.heads.refits import Place, Replaced
+from featx.heads.seen import SeenImages, with_splits_of_head
 from featx.io.outputs import Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.progress import shows_progress
@@ -39,10 +39,10 @@ from featx.promotion.model_place import made_of, model_place
 from featx.promotion.random_start import draw, figure_file
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.search import search_file
-from featx.promotion.splits import standard_split
+from featx.promotion.splits import RunSplit, standard_split
 from featx.promotion.teacher import Teacher, load_teacher
 from featx.promotion.tracked import SearchLog, log_results, params_of
-from featx.promotion.verdict import evidence_of, notes_on_few, verdict_of
+from featx.promotion.verdict import evidence_of, note_on_sets, notes_on_few, verdict_of
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
@@ -273,7 +273,8 @@ def _promote(
         tuned = _fine_tune(tuner, trackers)
     decision = _decide(assembly, head_report, tuned)
     seconds = time.perf_counter() - started
-    model = _model(assembly, decision.network, {**facts, **_outcome(assembly, decision, tuned), "seconds": seconds})
+    facts |= {**_outcome(assembly, decision, tuned), "seconds": seconds}
+    model = _model(assembly, decision.network, decision.seen, facts)
     replaced = place.replaced(made)
     _save(model, path, assembly, tuned)
     return Promotion(
@@ -292,7 +293,7 @@ def _promote(
             *([replaced.sentence] if replaced else []),
             *label_changes(assembly.features.source),
             *_note_on_views(assembly),
-            *_note_on_sets(head, decision.verdict),
+            *note_on_sets(head, decision.verdict),
             *tuned.notes,
             *(notes_on_few(head_report, tuner.settings) if tuner and not tuned.repeats else ()),
         ),
@@ -337,7 +338,7 @@ def _load_features(
             )
         features = features_in(head, files)
     head.require_identity(features)
-    return with_splits_of_head(match_groups(features, head.group_, table), head.task_, head.train_keys_)[0]
+    return with_splits_of_head(match_groups(features, head.group_, table), head.task_, head.seen)[0]
 
 
 def _note_on_views(assembly: Assembly) -> Iterator[str]:
@@ -363,13 +364,15 @@ class _FineTuned:
 
     Attributes:
         tuner: Holds the checkpoints, which are removed once the model is saved.
-        run: The run on the data set's own split.
+        split: The data set's own split.
+        run: The run on it.
         network: The network of that run.
         repeats: The runs on other splits.
         notes: Sentences for the user.
     """
 
     tuner: FineTuner | None = None
+    split: RunSplit | None = None
     run: FineTuningRun | None = None
     network: nn.Module | None = None
     repeats: tuple[FineTuningRun, ...] = ()
@@ -382,8 +385,9 @@ def _fine_tune(tuner: FineTuner, trackers: Trackers) -> _FineTuned:
     is_main = assembly.data.processes.is_main
     log = EpochLog(path, subject=subject_of(assembly.head, "fine-tuned"), trackers=trackers) if is_main else None
     trials = SearchLog(path, trackers) if is_main else None
+    split = standard_split(assembly)
     run, network = tuner.run(
-        standard_split(assembly),
+        split,
         on_epoch=log.write if log else lambda _: None,
         on_trial=trials.write if trials else lambda _: None,
     )
@@ -395,7 +399,7 @@ def _fine_tune(tuner: FineTuner, trackers: Trackers) -> _FineTuned:
     notes_of_repeats = [
         f"split {k}: {note}" for k, repeat in enumerate(repeats, start=1) for note in repeat.history.notes
     ]
-    return _FineTuned(tuner, run, network, repeats, (*run.history.notes, *notes_of_repeats, *notes))
+    return _FineTuned(tuner, split, run, network, repeats, (*run.history.notes, *notes_of_repeats, *notes))
 
 
 # Decide
@@ -410,21 +414,25 @@ class _Decision:
         why: The reason, in one sentence.
         network: The network to save.
         report: That network on the test split.
+        seen: The images that it has seen.
     """
 
     verdict: str
     why: str
     network: nn.Module
     report: ClassificationReport
+    seen: SeenImages
 
 
 def _decide(assembly: Assembly, head_report: ClassificationReport, tuned: _FineTuned) -> _Decision:
     """Choose between the fine-tuned network and the head."""
     settings = tuned.tuner.settings if tuned.tuner else FineTuning()
     verdict, why = verdict_of(head_report, tuned.run, tuned.repeats, settings)
-    if verdict == "promoted" and tuned.run and tuned.network:
-        return _Decision(verdict, why, tuned.network, tuned.run.report)
-    return _Decision(verdict, why, assembly.network, head_report)
+    seen, keys = assembly.head.seen, assembly.features.keys
+    if verdict == "promoted" and tuned.run and tuned.network and tuned.split:
+        seen = seen.plus(train=keys[tuned.split.train], validation=keys[tuned.split.validation])
+        return _Decision(verdict, why, tuned.network, tuned.run.report, seen)
+    return _Decision(verdict, why, assembly.network, head_report, seen)
 
 
 # Save
@@ -457,23 +465,13 @@ def _sets_of(head: Head, verdict: str) -> dict[str, Any]:
     return {} if head.conformal_ is None or verdict == "promoted" else {"conformal": head.conformal_.as_dict()}
 
 
-def _note_on_sets(head: Head, verdict: str) -> list[str]:
-    """Return a note if the model has no prediction sets, though the head had some."""
-    if head.conformal_ is None or verdict != "promoted":
-        return []
-    return [
-        "the model has no prediction sets: those of the head were calibrated for the head, and the validation images chose the "
-        "epoch of the fine-tuned network, so that they are no fair sample for it"
-    ]
-
-
 def _require_savable(assembly: Assembly, facts: dict[str, Any], path: Path) -> None:
     """Check that a model with these facts could be read again."""
     outcome = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
-    _model(assembly, assembly.network, facts | outcome).require_savable(path)
+    _model(assembly, assembly.network, assembly.head.seen, facts | outcome).require_savable(path)
 
 
-def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> PromotedModel:
+def _model(assembly: Assembly, network: nn.Module, seen: SeenImages, facts: dict[str, Any]) -> PromotedModel:
     """Return a network as a model, with the metadata that its file stores."""
     head, backbone = assembly.head, assembly.backbone
     metadata = {
@@ -491,14 +489,14 @@ def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> Pro
             "identity": head.identity_,
             "constant": head.constant_,
         },
-        "n_train": head.n_train_,
+        "n_train": len(seen.train),
     }
     return PromotedModel(
         network,
         transform=backbone.transform,
         classes=head.names_,
         metadata=metadata,
-        train_keys=head.train_keys_,
+        seen=seen,
         device=backbone.device,
     )
 

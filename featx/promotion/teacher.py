@@ -28,6 +28,7 @@ from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.out_of_fold import predict_held_out
 from featx.heads.own_features import features_in, fitted_files
+from featx.heads.seen import are_copies
 from featx.io import model_file
 from featx.layer_spec import LayerSpec
 from featx.metrics.paired import PairedTest
@@ -255,7 +256,12 @@ class ModelTeacher:
         logits = self._logits(assembly, np.concatenate([train, unseen]))[:, order]
         probabilities = np.exp(logits[: len(train)] - np.logaddexp.reduce(logits[: len(train)], axis=1)[:, None])
         said = logits[len(train) :].argmax(axis=1)
-        return Lesson(_logarithms(assembly, train, probabilities), said)
+        chose = int(are_copies(assembly.features.keys[unseen], self.model.seen.validation).sum())
+        note = (
+            f"thresholds or the epoch of the teacher {self.name} were chosen on {chose:,} of the {len(unseen):,} images that "
+            "judge, which flatters it and the network a little"
+        )
+        return Lesson(_logarithms(assembly, train, probabilities), said, (note,) if chose else ())
 
     def images_per_second(self) -> float | None:
         """Measure the speed of its network."""
@@ -273,8 +279,7 @@ class ModelTeacher:
 
     def _seen(self, assembly: Assembly) -> np.ndarray:
         """(N,) bool: whether the model's head was fitted to an image."""
-        keys = {key.tobytes() for key in self.model.train_keys}
-        return np.array([key.tobytes() in keys for key in assembly.features.keys])
+        return are_copies(assembly.features.keys, self.model.seen.train)
 
     def _logits(self, assembly: Assembly, rows: np.ndarray) -> np.ndarray:
         new = np.array([row for row in rows.tolist() if row not in self._known], dtype=np.int64)

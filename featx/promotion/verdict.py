@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featx.constants import FEW_HELD_OUT
+from featx.heads.head import Head
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest, PromotionCriterion, mcnemar
 from featx.metrics.tables import images_text
@@ -113,4 +114,14 @@ def notes_on_few(head: ClassificationReport, settings: FineTuning) -> list[str]:
     return [
         f"the verdict fell on {images_text(head)}, which show a gain only if the network alone is right on {least} or more of "
         "them and the head alone on none; more test images would show smaller gains"
+    ]
+
+
+def note_on_sets(head: Head, verdict: str) -> list[str]:
+    """Return a note if the model has no prediction sets, though the head had some."""
+    if head.conformal_ is None or verdict != "promoted":
+        return []
+    return [
+        "the model has no prediction sets: those of the head were calibrated for the head, and the validation images chose the "
+        "epoch of the fine-tuned network, so that they are no fair sample for it"
     ]

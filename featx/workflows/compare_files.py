@@ -22,12 +22,14 @@ from featx.features.remote_folder import folder_here
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
+from featx.heads.seen import are_copies
 from featx.io.model_file import read_metadata
 from featx.progress import shows_progress
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.promotion.on_images import PromotedOnImages
 from featx.reporter import SILENT, Reporter
+from featx.text import counted
 from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.unseen import EarlierHead, unseen_rows
 
@@ -90,26 +92,24 @@ def compare_heads(
     whole = with_splits(match_groups(whole, other.group_, table), other.task_)
     held_out = split or _held_out(whole, other)
     earlier = _placed(one, names[0], whole, [*files, *_in(cache, one)])
-    unseen = unseen_rows(whole, earlier, held_out=held_out, trained=other.train_keys_)
+    unseen = unseen_rows(whole, earlier, held_out=held_out, seen=other.seen)
     if any(isinstance(each, PromotedOnImages) for each in (one, other)):
         reporter.stage(f"predicting {len(unseen.rows):,} images")
     compared = compare_with(earlier, unseen, other, whole)
     short = [Path(name).stem if name.endswith(".safetensors") else name for name in names]
     called = (names[0], names[1]) if short[0] == short[1] else (short[0], short[1])
-    further = tuple(_chosen_on(each, name, held_out) for each, name in zip((one, other), called, strict=True))
+    judged = whole.keys[unseen.rows]
+    further = tuple(_chosen_on(each, name, judged) for each, name in zip((one, other), called, strict=True))
     return dataclasses.replace(compared, called=called, short=called, further=tuple(filter(None, further)))
 
 
-def _chosen_on(model: Judged, name: str, split: str) -> str:
-    """A sentence about a fine-tuned model on other images than those of its verdict; "" for all others."""
-    if not isinstance(model, PromotedOnImages) or not model.model.metadata["log"]:
+def _chosen_on(model: Judged, name: str, judged: np.ndarray) -> str:
+    """A sentence if thresholds or the epoch of a model were chosen on some of the images that judge, (n, 16) keys; else ""."""
+    count = int(are_copies(judged, model.seen.validation).sum())
+    if not count:
         return ""
-    judged = model.model.metadata["report"]["split"]
-    if judged == split:
-        return ""
-    return (
-        f"{name} may have been chosen on images of split {split}, which flatters it; its verdict fell on split {judged}"
-    )
+    of_these = f"{count:,} of these {counted(len(judged), 'image')}"
+    return f"thresholds or the epoch of {name} were chosen on {of_these}, which flatters it"
 
 
 def _name(model: object, ordinal: str) -> str:
@@ -186,7 +186,7 @@ def _held_out(features: FeatureSet, model: Judged) -> str:
     Raises:
         HeadError: there is none.
     """
-    if len(model.train_keys_):
+    if len(model.seen.train):
         try:
             return features.held_out()
         except HeadError as error:

@@ -23,6 +23,7 @@ from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with
 from featx.heads.head import Head
 from featx.heads.refits import Made, Replaced
 from featx.heads.registry import auto_candidates, default_kind, get_kind
+from featx.heads.seen import NO_KEYS, SeenImages
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.cross_validation import CrossValidated, stored
@@ -191,7 +192,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     page = names_of(images, "images") if report else None
     asked = _Asked(auto, cv, repeat, shots, page, table, models, out, predictions, calibrate_on)
-    return _run(_with_earlier(data, compare), head, asked, read, trackers, reporter)
+    return _run(_with_earlier(data, compare, calibrate_on), head, asked, read, trackers, reporter)
 
 
 @dataclass(frozen=True)
@@ -361,7 +362,7 @@ def _gather(
     return _Data(features, split, held_out, file, layers, folds=folds, joined=joined)
 
 
-def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None) -> _Data:
+def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None, calibrate_on: str | None) -> _Data:
     """Load the head to compare with, and find the held-out images that are new to both heads.
 
     Raises:
@@ -371,8 +372,10 @@ def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None) ->
         return data
     if not data.held_out:
         raise HeadError("--compare judges both heads on a held-out split, and there is none; name one in the table")
-    earlier = EarlierHead.load(compare, data.split)
-    return dataclasses.replace(data, earlier=(earlier, unseen_rows(data.split, earlier, held_out=data.held_out)))
+    earlier, chosen = EarlierHead.load(compare, data.split), data.split.splits == calibrate_on
+    seen = SeenImages(NO_KEYS, data.split.keys[chosen])
+    unseen = unseen_rows(data.split, earlier, held_out=data.held_out, seen=seen)
+    return dataclasses.replace(data, earlier=(earlier, unseen))
 
 
 def _sources(data: _Data) -> list[str]:

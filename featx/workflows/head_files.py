@@ -138,7 +138,7 @@ class HeadFiles:
         if self.each_image is None:
             return None
         predicted = predict_each(head, split, split.rows("train"))
-        by = PredictedBy(head.task_, head.names_, head.decide, head.train_keys_)
+        by = PredictedBy(head.task_, head.names_, head.decide, head.seen)
         return write_predictions(self.each_image, split, predicted, by)
 
     def write_picture(self, report: Report | None, subject: str) -> Path | None:

@@ -23,6 +23,7 @@ from featx.features.joint_sets import is_joint
 from featx.heads import nearest
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
+from featx.heads.seen import NOTHING_SEEN, SeenImages
 from featx.inspection.neighbours import SHARE_OF_MEDIAN, unit_rows
 
 if TYPE_CHECKING:  # it imports torch, which a fit does not need
@@ -117,41 +118,47 @@ class Unseen:
 
 
 def unseen_rows(
-    features: FeatureSet, earlier: EarlierHead, *, held_out: str, trained: np.ndarray | None = None
+    features: FeatureSet, earlier: EarlierHead, *, held_out: str, seen: SeenImages = NOTHING_SEEN
 ) -> Unseen:
     """Select the labelled images of the held-out split that are new to both heads.
 
     Left out are copies of images that either was fitted to, images of one group with such, and near-duplicates of images that
     one head alone was fitted to: they would favour that head. Near-duplicates of images that both were fitted to favour
-    neither; ``featx inspect`` finds them.
+    neither; ``featx inspect`` finds them. Images on which thresholds or the epoch of either were chosen, and images of one
+    group with such, are left out too, unless nothing else remains.
 
     Args:
         features: N images, in the splits that the new head is fitted and judged by.
         earlier: the other head.
         held_out: the split.
-        trained: (n, 16) uint8, the content hashes of the images that the new head was fitted to, where it may have been fitted
-            to others than the training images of the features.
+        seen: what the new head has seen besides the training images of the features.
 
     Raises:
         HeadError: none is left.
     """
     rows, train = features.rows(held_out), features.rows("train")
     unknown = {bytes(16)}
-    ours, theirs = (set(map(bytes, keys)) - unknown for keys in (features.keys[train], earlier.head.train_keys_))
-    if trained is not None:
-        ours |= set(map(bytes, trained)) - unknown
-    seen = np.array([bytes(key) in ours or bytes(key) in theirs for key in features.keys], dtype=bool)
-    seen[train] = True
+    known = earlier.head.seen
+    ours, theirs = (set(map(bytes, keys)) - unknown for keys in (np.r_[features.keys[train], seen.train], known.train))
+    chose = set(map(bytes, np.r_[seen.validation, known.validation])) - unknown
+    trained, chosen = (
+        np.array([bytes(key) in those for key in features.keys], dtype=bool) for those in (ours | theirs, chose)
+    )
+    trained[train] = True
     groups = row_groups(features, np.arange(len(features)))
     left_out, remaining = dict[str, int](), rows
     for why, mask in (
         ("without features of the earlier head", earlier.at < 0),
-        ("copies of training images", seen),
-        ("in a group with training images", np.isin(groups, groups[seen])),
+        ("copies of training images", trained),
+        ("in a group with training images", np.isin(groups, groups[trained])),
     ):
         count = int(np.count_nonzero(mask[remaining]))
         left_out |= {why: count} if count else {}
         remaining = remaining[~mask[remaining]]
+    unchosen = remaining[~np.isin(groups, groups[chosen])[remaining]]
+    if 0 < len(unchosen) < len(remaining):
+        left_out |= {"images on which thresholds or the epoch were chosen": len(remaining) - len(unchosen)}
+        remaining = unchosen
     near = np.zeros(len(remaining), dtype=bool)
     if len(remaining) and ours != theirs:
         near = np.any([space.is_near() for space in _spaces(features, earlier, remaining, ours, theirs)], axis=0)

@@ -7,26 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listings import keys_of
+from made_heads import insects
 
-from featx.data.splits import hash_splits
 from featx.features.feature_set import FeatureSet
-from featx.heads.evaluation import with_splits_of_head
 from featx.heads.head import Head
-
-NAMES = ("ant", "bee", "wasp")
-
-
-def insects(count: int, *, gap: float = 3.0, first: int = 0) -> FeatureSet:
-    """Images of three small classes, half of which are ants, split by featx."""
-    keys = keys_of(count, first)
-    labels = np.array([0, 1, 0, 2] * count)[:count]
-    rng = np.random.default_rng(5)
-    features = rng.normal(size=(1000, 6))[:count].astype(np.float32)
-    features[np.arange(count), labels] += gap
-    splits = hash_splits(keys, labels)
-    made = FeatureSet.from_arrays(features, [NAMES[label] for label in labels], splits=splits, keys=keys)
-    return dataclasses.replace(made, dataset={**made.dataset, "splits": "hash"})
+from featx.heads.seen import SeenImages, with_splits_of_head
 
 
 def test_images_that_are_added_to_small_classes_let_no_training_image_judge_a_head() -> None:
@@ -38,7 +23,7 @@ def test_images_that_are_added_to_small_classes_let_no_training_image_judge_a_he
         trained = set(map(bytes, head.train_keys_))
         assert not any(bytes(key) in trained for key in later.keys[rows])
         known = sum(bytes(key) in trained for key in later.keys[later.splits == "test"])
-        notes = [note for note in report.notes if "were training images of this head" in note]
+        notes = [note for note in report.notes if "not judge this head, which was fitted to" in note]
         assert len(notes) == (known > 0)
         assert report.n == (later.splits == "test").sum() - known
         moved += known
@@ -54,7 +39,7 @@ def test_a_group_of_a_training_image_judges_nothing_either() -> None:
     column[test[:2]] = "both"  # one of them was trained on, by a split of an earlier featx
     keys = np.r_[head.train_keys_, features.keys[test[:1]]]
     later = dataclasses.replace(features, groups=column, group="nest")
-    split, notes = with_splits_of_head(later, "classification", keys)
+    split, notes = with_splits_of_head(later, "classification", SeenImages(keys))
     assert not np.isin(split.splits[test[:2]], ["test", "val"]).any()
     assert "val" in notes or "test" in notes
 
@@ -62,8 +47,9 @@ def test_a_group_of_a_training_image_judges_nothing_either() -> None:
 def test_splits_that_the_data_set_names_and_a_split_of_training_images_alone_stay() -> None:
     features = insects(60)
     given = dataclasses.replace(features, dataset={"splits": "given"})
-    assert with_splits_of_head(given, "classification", features.keys)[0].splits is given.splits
-    split, notes = with_splits_of_head(features, "classification", features.keys)
+    everything = SeenImages(features.keys)
+    assert with_splits_of_head(given, "classification", everything)[0].splits is given.splits
+    split, notes = with_splits_of_head(features, "classification", everything)
     assert (split.splits.tolist(), notes) == (features.splits.tolist(), {})
 
 

@@ -122,6 +122,23 @@ def test_copies_of_training_images_are_marked(tmp_path: Path) -> None:
     assert [row["path"] for row in rows if row["split"] == "test" and row["trained_on"] == "True"] == ["70.png"]
 
 
+def test_images_that_chose_thresholds_are_marked(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    features.splits[features.rows("test")[:9]] = "val"
+    fit = featx.fit_head(
+        features,
+        "logreg",
+        out=tmp_path / "h.safetensors",
+        conformal=0.2,
+        calibrate_on="val",
+        predictions=tmp_path / "p.csv",
+    )
+    assert fit.predictions is not None
+    with fit.predictions.open(newline="") as file:
+        marks = [(row["validated_on"], row["split"] == "val") for row in csv.DictReader(file)]
+    assert set(marks) == {("True", True), ("False", False)}
+
+
 def test_an_evaluation_writes_the_predictions_that_it_judges(tmp_path: Path) -> None:
     features = with_labels(photos(gap=1.0), [f"a, {label}\n" for label in photos().labels])
     head = Head("logreg").fit(features)

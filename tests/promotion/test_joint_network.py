@@ -57,7 +57,7 @@ def test_a_damaged_origin_is_refused(promotion: Promotion, joint_pair: JointPair
     model = promotion.model
     parts = [{**part, "layers": ["nowhere"]} for part in model.metadata["origin"]["parts"]]
     damaged = PromotedModel(
-        model.network, transform=model.transform, classes=model.classes, train_keys=model.train_keys, device=model.device,
+        model.network, transform=model.transform, classes=model.classes, seen=model.seen, device=model.device,
         metadata={**model.metadata, "origin": {**model.metadata["origin"], "parts": parts}},
     )  # fmt: skip
     path = damaged.save(tmp_path / "damaged.safetensors")

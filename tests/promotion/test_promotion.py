@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import featx
 from featx.errors import CacheMissError, HeadError, OutputError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.seen import are_copies, with_splits_of_head
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuner
+from featx.promotion.model import PromotedModel
 from featx.promotion.promotion import promote
 
 
@@ -69,6 +74,37 @@ def test_a_feature_file_that_is_gone_is_an_error(features: FeatureSet) -> None:
     features.source.unlink()
     with pytest.raises(CacheMissError, match=r"is gone; run featx extract again"):
         promote(head)
+
+
+def test_a_fine_tuned_model_is_not_judged_by_images_that_trained_it_or_chose_its_epoch(
+    photos: Path, make_image: Callable[..., Path], in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("logreg", C=0.1).fit(featx.extract(photos, "lenet5").load())
+    add_images(
+        photos, make_image, range(20, 26)
+    )  # the head was not fitted to these, and the network is trained on most
+    features = featx.extract(photos, "lenet5").load()
+    monkeypatch.setattr("featx.promotion.promotion.verdict_of", lambda *_: ("promoted", "it is right more often"))
+    settings = FineTuning(epochs=1, repeats=0)
+    path = promote(head, finetune=True, features=features, settings=settings, device="cpu").path
+    own, _ = with_splits_of_head(features, "classification", head.seen)
+    model = PromotedModel.load(path, device="cpu")
+    assert len(model.seen.train) == len(own.rows("train")) > head.n_train_
+    assert are_copies(own.split("train").keys, model.seen.train).all()
+    np.testing.assert_array_equal(model.seen.validation, own.split("val").keys)
+    add_images(photos, make_image, range(26, 60))
+    report = featx.evaluate(model, photos, predictions="each.csv")
+    with Path("each.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["split"], row["trained_on"], row["validated_on"]) for row in rows} == {("test", "False", "False")}
+    assert len(rows) < 2 * 12, "else no image moved, and this shows nothing"
+    assert "whose thresholds or epoch were chosen on" in " ".join(report.notes)
+
+
+def add_images(photos: Path, make_image: Callable[..., Path], numbers: Iterable[int]) -> None:
+    for number in numbers:
+        for label, tint in (("dark", 60), ("light", 190)):
+            make_image(photos / label / f"{number}.png", seed=number + 100 * tint, tint=tint)
 
 
 def test_the_json_has_the_documented_keys(features: FeatureSet) -> None:

@@ -15,6 +15,7 @@ from featx.errors import CacheMissError, HeadError, PromotionError, SettingsErro
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.out_of_fold import predict_held_out
+from featx.heads.seen import NOTHING_SEEN
 from featx.inspection.info import describe_file
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly, assemble, backbone_of
@@ -23,7 +24,7 @@ from featx.promotion.finetune_run import FineTuner
 from featx.promotion.promotion import promote
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.splits import standard_split
-from featx.promotion.teacher import HeadTeacher, load_teacher
+from featx.promotion.teacher import HeadTeacher, ModelTeacher, load_teacher
 from featx.reporter import SILENT
 
 QUICK = FineTuning(last=1, epochs=2, batch_size=8, cached_crops=1, repeats=0, lr=1e-2)
@@ -135,9 +136,16 @@ def test_a_model_teaches_on_one_split_only_which_is_said_before_the_training(
         "on 32 of the 48 images, all of which judge there; a head as the teacher is fitted anew on each split"
     ])  # fmt: skip
     stranger = load_teacher("own.safetensors")
-    stranger.model.train_keys = np.zeros((1, 16), dtype=np.uint8)  # type: ignore[attr-defined]
+    stranger.model.seen = NOTHING_SEEN  # type: ignore[attr-defined]
     tuner = FineTuner(assembly, settings, Path("new.safetensors"), SILENT, stranger)
     assert tuner.settings == settings
+
+
+def test_a_model_whose_epoch_was_chosen_on_images_that_judge_is_noted(assembly: Assembly) -> None:
+    model, split = promote(assembly.head, out="own.safetensors").model, standard_split(assembly)
+    model.seen = model.seen.plus(validation=assembly.features.keys[split.test[:3]])
+    notes = ModelTeacher(model, "own").lesson(assembly, split.train, split.test).notes
+    assert "thresholds or the epoch of the teacher own were chosen on 3 of the 16 images that judge" in notes[0]
 
 
 def test_teachers_that_cannot_teach_are_refused(assembly: Assembly, features: FeatureSet, other: FeatureSet) -> None:

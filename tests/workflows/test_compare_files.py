@@ -67,10 +67,22 @@ def test_a_promoted_model_is_compared_through_the_images(two: tuple[Path, Path])
     assert found.short == ("first model", "random--ridge")
     both = compare_heads(model.path, model.path, device="cpu")
     assert (both.paired.n, both.further) == (16, ())
-    model.model.metadata["log"] = [{"epoch": 0}]
-    model.model.metadata["report"]["split"] = "test"
-    assert compare_heads(head, model.model).further == (
-        "second model may have been chosen on images of split val, which flatters it; its verdict fell on split test",
+
+
+def test_images_on_which_thresholds_or_the_epoch_were_chosen_are_left_out_unless_nothing_else_remains(
+    two: tuple[Path, Path],
+) -> None:
+    head = fit_head(two[0], C=0.1).path
+    model = promote(head, device="cpu").model
+    features = FeatureSet.load(two[0])
+    model.seen = model.seen.plus(validation=features.split("val").keys[:5])
+    found = compare_heads(head, model)
+    assert found.left_out == {"images on which thresholds or the epoch were chosen": 5}
+    assert (found.paired.n, found.further) == (11, ())
+    model.seen = model.seen.plus(validation=features.split("val").keys)
+    found = compare_heads(model, head)
+    assert found.further == (
+        "thresholds or the epoch of first model were chosen on 16 of these 16 images, which flatters it",
     )
 
 
