@@ -146,7 +146,8 @@ def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.nd
     class or label first, so that groups with several count for each.
 
     Args:
-        keys: (N, 16) uint8, content hashes.
+        keys: (N, 16) uint8, content hashes. Where some are 0, these images could not be read: they share the split of their
+            group, and take no place of others.
         column: (N,) str, or None: only copies belong together.
         labels: (N,) int64 classes, -1 for unlabelled, all 0 if there are no classes; or (N, C) of 0 and 1 for several labels.
 
@@ -162,7 +163,8 @@ def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.nd
     position = np.full(groups.max(initial=-1) + 1, np.inf)
     np.minimum.at(position, groups, hash_position(hashes))
     rows, of_row = np.nonzero(labels) if labels.ndim == 2 else (np.arange(len(labels)), labels)
-    known = of_row != UNLABELLED
+    readable = keys.any(axis=1)
+    known = (of_row != UNLABELLED) & (readable[rows] if readable.any() else True)
     of_image: np.ndarray = _divided(position, _pairs(of_row[known], groups[rows[known]]))[groups]
     return of_image
 

@@ -208,6 +208,28 @@ def test_images_of_no_group_stand_alone() -> None:
     np.testing.assert_array_equal(hash_group_splits(keys, words(*[""] * 300), labels), hash_splits(keys, labels))
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_images_that_cannot_be_read_change_the_split_of_no_other(named: bool) -> None:
+    for start in range(0, 400, 40):
+        keys, labels = keys_named(*range(start, start + 40)), np.arange(40) // 2 % 2
+        column = words(*(f"p{start + n // 2}" for n in range(40)))
+        whole = hash_group_splits(keys, column, labels)
+        unread = np.zeros((9, 16), np.uint8)
+        more = np.r_[column, words(*(f"q{start + n}" if named else "" for n in range(8))), column[:1]]
+        splits = hash_group_splits(np.r_[keys, unread], more, np.r_[labels, np.zeros(9, np.int64)])
+        np.testing.assert_array_equal(splits[:40], whole)
+        assert splits[-1] == whole[0], "it shares the split of its group"
+        both = np.stack([labels == 0, labels == 1], axis=1).astype(np.int64)
+        several = hash_group_splits(np.r_[keys, unread], more, np.r_[both, np.ones((9, 2), np.int64)])
+        np.testing.assert_array_equal(several[:40], hash_group_splits(keys, column, both))
+
+
+def test_groups_of_images_whose_keys_are_all_unknown_are_divided_by_their_names() -> None:
+    column = words(*(f"p{n}" for n in range(50)))
+    splits = hash_group_splits(np.zeros((50, 16), np.uint8), column, np.zeros(50, np.int64)).tolist()
+    assert (splits.count("test"), splits.count("val"), splits.count("train")) == (10, 5, 35)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_each_class_has_train_images_and_no_group_is_torn(data: st.DataObject) -> None:
