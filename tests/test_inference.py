@@ -26,6 +26,7 @@ from featx.errors import (
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.asked_groups import AskedGroups, group_rows
 from featx.heads.head import Head
+from featx.heads.seen import NOTHING_SEEN
 from featx.inference import HeadOnBackbone, evaluate, iter_predictions, load_model, predict, with_keys
 from featx.inspection.info import describe_file, file_kind
 from featx.inspection.verify import verify_file
@@ -347,15 +348,14 @@ def test_a_promoted_model_is_evaluated_by_the_groups_of_its_head(photos: Path, i
     lines = [f"{path},{path.parent.name},p{number // 4}" for number, path in enumerate(paths)]
     (photos / "t.csv").write_text("\n".join(["path,label,patient", *lines]))
     rows = with_keys(featx.scan_images(photos / "t.csv"))
-    nothing = np.zeros((0, 16), np.uint8)
-    grouped, moved, notes = group_rows(rows, AskedGroups(None, None), "patient", nothing)
+    grouped, moved, notes = group_rows(rows, AskedGroups(None, None), "patient", NOTHING_SEEN)
     assert (moved, notes) == ({}, [])
     assert grouped.groups.tolist() == [f"p{number // 4}" for number in range(len(paths))]
     splits = grouped.splits.astype(str)
     assert all(len(set(splits[at : at + 4])) == 1 for at in range(0, len(paths), 4))
     (photos / "t.csv").write_text("\n".join(["path,label", *(line.rpartition(",")[0] for line in lines)]))
     plain = dataclasses.replace(rows, columns={})  # as features of an earlier featx
-    without, _, (note,) = group_rows(plain, AskedGroups(None, None), "patient", nothing)
+    without, _, (note,) = group_rows(plain, AskedGroups(None, None), "patient", NOTHING_SEEN)
     assert without is plain
     assert note.startswith(
         "the model was fitted with groups (patient), but here intervals treat images as independent: "
@@ -398,7 +398,7 @@ def test_a_head_of_groups_of_a_table_is_evaluated_and_promoted_with_that_table(p
         assert (report.as_dict()["accuracy"], report.groups) == (fit.report.as_dict()["accuracy"], fit.report.groups)
         by_ward = evaluate(fit.path, data, group="ward", table=table)  # the hashes of other names give other splits
         assert by_ward.groups < report.groups
-        assert "training images of this head" in by_ward.notes[0]
+        assert "do not judge this head, which was fitted to them" in by_ward.notes[0]
     with pytest.raises(HeadError, match="no table to read the column 'patient' from"):
         featx.promote(fit.path)
     model = featx.promote(fit.path, table=table)

@@ -132,7 +132,8 @@ def merge_shards(
 
     The file is, byte for byte, the one that a single run on the whole data set writes. Merging may be repeated at any time,
     while shards are being written too: then the file has the images that are done, and the next merge replaces it. Shards that
-    were extracted with ``split_rows`` become a set of files in the same way.
+    were extracted with ``split_rows`` become a set of files in the same way; a file whose splits change after an earlier merge
+    gets another name, and the same contents.
 
     Args:
         folder: the folder of the shards, ``<dataset>--<backbone>--<hash>.shards`` in the folder of feature files.
