@@ -163,8 +163,10 @@ def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.nd
     position = np.full(groups.max(initial=-1) + 1, np.inf)
     np.minimum.at(position, groups, hash_position(hashes))
     rows, of_row = np.nonzero(labels) if labels.ndim == 2 else (np.arange(len(labels)), labels)
-    readable = keys.any(axis=1)
-    known = (of_row != UNLABELLED) & (readable[rows] if readable.any() else True)
+    readable = np.asarray(keys.any(axis=1))
+    known = of_row != UNLABELLED
+    if readable.any():
+        known &= readable[rows]
     of_image: np.ndarray = _divided(position, _pairs(of_row[known], groups[rows[known]]))[groups]
     return of_image
 

@@ -372,10 +372,9 @@ def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None, ca
         return data
     if not data.held_out:
         raise HeadError("--compare judges both heads on a held-out split, and there is none; name one in the table")
-    earlier, chosen = EarlierHead.load(compare, data.split), data.split.splits == calibrate_on
-    seen = SeenImages(NO_KEYS, data.split.keys[chosen])
-    unseen = unseen_rows(data.split, earlier, held_out=data.held_out, seen=seen)
-    return dataclasses.replace(data, earlier=(earlier, unseen))
+    earlier, split = EarlierHead.load(compare, data.split), data.split
+    seen = SeenImages(NO_KEYS, split.keys[split.splits == calibrate_on])
+    return dataclasses.replace(data, earlier=(earlier, unseen_rows(split, earlier, held_out=data.held_out, seen=seen)))
 
 
 def _sources(data: _Data) -> list[str]:
