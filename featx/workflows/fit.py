@@ -23,7 +23,6 @@ from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with
 from featx.heads.head import Head
 from featx.heads.refits import Made, Replaced
 from featx.heads.registry import auto_candidates, default_kind, get_kind
-from featx.heads.seen import NO_KEYS, SeenImages
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.cross_validation import CrossValidated, stored
@@ -372,9 +371,9 @@ def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None, ca
         return data
     if not data.held_out:
         raise HeadError("--compare judges both heads on a held-out split, and there is none; name one in the table")
-    earlier, split = EarlierHead.load(compare, data.split), data.split
-    seen = SeenImages(NO_KEYS, split.keys[split.splits == calibrate_on])
-    return dataclasses.replace(data, earlier=(earlier, unseen_rows(split, earlier, held_out=data.held_out, seen=seen)))
+    earlier = EarlierHead.load(compare, data.split)
+    unseen = unseen_rows(data.split, earlier, held_out=data.held_out, calibrated_on=calibrate_on)
+    return dataclasses.replace(data, earlier=(earlier, unseen))
 
 
 def _sources(data: _Data) -> list[str]:
@@ -450,9 +449,8 @@ def _evaluate(
 def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared], made: Made) -> list[str]:
     """What the user should know."""
     chosen = [what for what, lines in (("kind of head", compared), ("layer", data.layers)) if lines]
-    notes = list(data.joined.notes) if data.joined else []
     file = data.joined.files[0] if data.joined and data.joined.files else data.file
-    return notes + notes_on_fit(
+    return (list(data.joined.notes) if data.joined else []) + notes_on_fit(
         file, data.split, head, evaluated.report, chosen=chosen,
         used=("train", data.held_out, made.options.get("calibrate_on")),
         cross_validated=evaluated.cross_validated,

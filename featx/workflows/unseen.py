@@ -118,8 +118,9 @@ class Unseen:
 
 
 def unseen_rows(
-    features: FeatureSet, earlier: EarlierHead, *, held_out: str, seen: SeenImages = NOTHING_SEEN
-) -> Unseen:
+    features: FeatureSet, earlier: EarlierHead, *, held_out: str, seen: SeenImages = NOTHING_SEEN,
+    calibrated_on: str | None = None,
+) -> Unseen:  # fmt: skip
     """Select the labelled images of the held-out split that are new to both heads.
 
     Left out are copies of images that either was fitted to, images of one group with such, and near-duplicates of images that
@@ -132,6 +133,7 @@ def unseen_rows(
         earlier: the other head.
         held_out: the split.
         seen: what the new head has seen besides the training images of the features.
+        calibrated_on: the split whose images are to choose thresholds of the new head, or None.
 
     Raises:
         HeadError: none is left.
@@ -140,7 +142,8 @@ def unseen_rows(
     unknown = {bytes(16)}
     known = earlier.head.seen
     ours, theirs = (set(map(bytes, keys)) - unknown for keys in (np.r_[features.keys[train], seen.train], known.train))
-    chose = set(map(bytes, np.r_[seen.validation, known.validation])) - unknown
+    calibrating = features.keys[features.splits == calibrated_on]
+    chose = set(map(bytes, np.r_[seen.validation, known.validation, calibrating])) - unknown
     trained, chosen = (
         np.array([bytes(key) in those for key in features.keys], dtype=bool) for those in (ours | theirs, chose)
     )
