@@ -464,4 +464,6 @@ def _failure_notes(failures: Sequence[tuple[str, str]]) -> list[str]:
     if not failures:
         return []
     path, error = failures[0]
-    return [f"{len(failures)} images could not be decoded and were not evaluated, the first {path}: {error}"]
+    if len(failures) == 1:
+        return [f"1 image could not be decoded and was not evaluated, {path}: {error}"]
+    return [f"{len(failures):,} images could not be decoded and were not evaluated, the first {path}: {error}"]

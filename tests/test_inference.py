@@ -196,7 +196,7 @@ def test_undecodable_images_are_counted_not_evaluated(head_file: Path, model_fil
         report = evaluate(file, split_photos)
         assert report.n == 16
         assert report.notes == (
-            "1 images could not be decoded and were not evaluated, the first val/dark/bad.png: the file is empty",
+            "1 image could not be decoded and was not evaluated, val/dark/bad.png: the file is empty",
         )
 
 
