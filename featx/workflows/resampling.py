@@ -168,7 +168,9 @@ class Resampling:
             try:
                 fitted = self._fitted(rows[drawn])
             except HeadError as error:
-                raise HeadError(f"--shots {shots}, a head fitted to {counted(shots, 'image')} of each class: {error}") from error
+                raise HeadError(
+                    f"--shots {shots}, a head fitted to {counted(shots, 'image')} of each class: {error}"
+                ) from error
             reports.append(fitted.evaluate(self.features, rows=self.split.rows(held_out)))
             self.done()
         return CrossValidated.from_reports(reports, repeats=repeat)
