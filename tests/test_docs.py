@@ -108,7 +108,13 @@ def test_no_page_or_room_names_a_folder_of_somebodys_machine() -> None:
 
 def test_every_recipe_says_its_command_and_what_to_expect() -> None:
     recipes = sorted((ROOT / "pipelines").glob("*.toml"))
-    assert [recipe.stem for recipe in recipes] == ["hymenoptera", "quickstart", "rethinking", "rethinking_trashnet", "trashnet"]
+    assert [recipe.stem for recipe in recipes] == [
+        "hymenoptera",
+        "quickstart",
+        "rethinking",
+        "rethinking_trashnet",
+        "trashnet",
+    ]
     for recipe in recipes:
         header = recipe.read_text().split("\n\n")[0]
         assert header.startswith(f"# featx run pipelines/{recipe.name}\n")
