@@ -303,8 +303,7 @@ def _show_teacher(teacher: TeacherComparison) -> None:
 )  # fmt: skip
 @_tuning(
     "--search", type=click.IntRange(min=0), section="Fine-tuning", metavar="N", show_default="none",
-    help="Try N settings, at least 2, on folds of the training images first. Options that are not at their defaults stay as "
-    "given.",
+    help="Try N settings, at least 2, on folds of the training images first.",
 )  # fmt: skip
 @_tuning(
     "--budget", type=DURATION, needs=with_option("search", "--search"), metavar="TIME", show_default="no limit",

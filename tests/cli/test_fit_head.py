@@ -110,4 +110,6 @@ def test_several_files_are_fitted_and_what_each_adds_is_printed(in_tmp: Path) ->
     by_name = featx("fit-head", "cache/pets--one.h5", "--with", "two", "--model", "ridge", "-C", "0.01", "--json")
     assert json.loads(by_name.stdout)["files"] == ["cache/pets--one.h5", "cache/pets--two.h5"]
     wrong = featx("fit-head", "cache/pets--one.h5", "--with", "four", status=1).stderr
-    assert "--with four: there is no other feature file of pets through it in cache; there are files through: two" in wrong
+    assert (
+        "--with four: there is no other feature file of pets through it in cache; there are files through: two" in wrong
+    )
