@@ -213,18 +213,30 @@ def iter_explanations(
         loaded.transform,
         loaded.views,
         loaded.device.type,
-        loaded.features,
-        loaded.features,
+        lambda pixels: _beside_outputs(head, loaded.features(pixels)),
+        compute_rest=lambda pixels, known: _beside_outputs(head, loaded.features(pixels, known)),
+        from_features=lambda features: _beside_outputs(head, features),
     )
     to_prediction, known = prediction_maker(loaded, 1), known_features(loaded, cache)
     for image in iter_values(network, inputs, known=known, workers=workers, reporter=reporter):
-        outputs = None if image.values is None else head.predict_values(image.values[None])[0]
-        if image.values is None or outputs is None:
+        if image.values is None:
             yield Explanation(Prediction(image.name, error=image.error))
-        elif not np.isfinite(outputs).all():
+            continue
+        own, outputs = np.split(image.values, [len(loaded.views) * len(head.mean_)])
+        if not np.isfinite(outputs).all():
             yield Explanation(Prediction(image.name, error=NOT_FINITE))
         else:
-            yield explainer.explain(to_prediction(image.name, outputs), image.values, outputs)
+            of_views = own.reshape(-1, len(head.mean_)) if len(loaded.views) > 1 else own
+            yield explainer.explain(to_prediction(image.name, outputs), of_views, outputs)
+
+
+def _beside_outputs(head: Head, features: np.ndarray) -> np.ndarray:
+    """Put the outputs of each image beside its features: (B, D) or (B, V, D) to (B, V * D + C) float64.
+
+    They are those of the whole batch, since those of one image alone may differ from them, and so from ``predict``, in the last
+    bit.
+    """
+    return np.column_stack([features.reshape(len(features), -1), head.predict_values(features)])
 
 
 class _Explainer:
