@@ -101,9 +101,10 @@ class Sets:
         images, expected = (self.larger, self.changed) if changes else (self.smaller, self.made)
         killed, well, times = 0, True, list[str]()
         while True:
-            dies_at = chance.randrange(1, 2 * self.calls) if chance.random() < 0.5 else 0
+            dies = killed < kills
+            dies_at = chance.randrange(1, 2 * self.calls) if dies and chance.random() < 0.5 else 0
             process = forked(lambda: self._work(images, dies_at))  # noqa: B023 - it runs now
-            if not dies_at and killed < kills:
+            if dies and not dies_at:
                 time.sleep(chance.uniform(0, 1.2 * self.seconds))
                 os.kill(process, signal.SIGKILL)
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

@@ -39,7 +39,9 @@ def two_machines(lock: Path, *, wait: float = 300.0) -> Iterator[Any]:
 
     with _locked(lock, wait):
         folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path, since sockets are there
-        os.environ |= _SETTINGS
+        (folder / "ray").mkdir()  # Ray keeps the address of a test's cluster in this folder, and does not make it
+        settings = {**_SETTINGS, "RAY_TMPDIR": str(folder)}
+        os.environ |= settings
         try:
             found = _started(folder)
             ray.init(found.address, log_to_driver=False, logging_level="ERROR")
@@ -49,7 +51,7 @@ def two_machines(lock: Path, *, wait: float = 300.0) -> Iterator[Any]:
             ray.shutdown()
             end_all(folder)
             shutil.rmtree(folder, ignore_errors=True)
-            for name in _SETTINGS:
+            for name in settings:
                 os.environ.pop(name, None)
 
 
