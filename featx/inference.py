@@ -57,7 +57,7 @@ from featx.promotion.head_on_backbone import known_features as known_features
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.reporter import SILENT, Reporter
-from featx.text import portable
+from featx.text import counted, portable
 
 NOT_FINITE = "the model's scores for it are NaN or infinite"
 """Why an image has no prediction whose scores are no numbers."""
@@ -464,6 +464,5 @@ def _failure_notes(failures: Sequence[tuple[str, str]]) -> list[str]:
     if not failures:
         return []
     path, error = failures[0]
-    if len(failures) == 1:
-        return [f"1 image could not be decoded and was not evaluated, {path}: {error}"]
-    return [f"{len(failures):,} images could not be decoded and were not evaluated, the first {path}: {error}"]
+    failed = counted(len(failures), "image could not be decoded and was", "images could not be decoded and were")
+    return [f"{failed} not evaluated, {'the first ' if len(failures) > 1 else ''}{path}: {error}"]

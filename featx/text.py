@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from featx.confidential import without_secrets
 
@@ -23,14 +24,24 @@ def listed(items: Sequence[object], most: int = 10) -> str:
     return ", ".join(str(item) for item in items[:most]) + more
 
 
-def counted(count: int, one: str, several: str = "") -> str:
+def counted(count: SupportsIndex, one: str, several: str = "") -> str:
     """A number with its noun, in the singular for 1.
 
     Examples:
         >>> counted(1, "image"), counted(2_000, "image"), counted(1, "class", "classes")
         ('1 image', '2,000 images', '1 class')
     """
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
+    return f"{operator.index(count):,} {form(count, one, several or one + 's')}"
+
+
+def form(count: float | SupportsIndex, one: str, several: str) -> str:
+    """The word that agrees with a number: the first for 1.
+
+    Examples:
+        >>> f"1 of 5 images {form(1, 'was', 'were')} read", f"2 of 5 images {form(2, 'was', 'were')} read"
+        ('1 of 5 images was read', '2 of 5 images were read')
+    """
+    return one if count == 1 else several
 
 
 def noted(sentence: str) -> str:

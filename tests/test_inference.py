@@ -179,7 +179,7 @@ def test_an_unknown_class_is_named(head_file: Path, model_file: Path, split_phot
         make_image(Path("more") / split / "purple" / "0.png", seed=7)
     for file in (head_file, model_file):
         with pytest.raises(
-            HeadError, match=r"1 images of the split 'val' are of classes that the head was not fitted to"
+            HeadError, match=r"1 image of the split 'val' is of a class that the head was not fitted to"
         ):
             evaluate(file, "more")
 

@@ -196,7 +196,7 @@ def at(facts: Facts, place: str, value: Any) -> None:
         (
             "backbone.parts.transform.mean",
             [0.5],
-            r"mean has 1 values; expected one for each channel, of which there are 3",
+            r"mean has 1 value; expected one for each channel, of which there are 3",
         ),
         (
             "backbone.parts.transform.std",
@@ -352,7 +352,7 @@ def test_a_head_whose_task_is_not_that_of_its_parts_is_refused(heads: dict[str, 
     for name in ("offset", "scorer.weight", "scorer.bias"):
         arrays[name] = arrays[name][:1]
     facts["classes"] = ["5"]
-    with pytest.raises(CorruptFileError, match="h is not a valid head: 1 classes do not make a head of classification"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: 1 class does not make a head of classification"):
         Head.load(craft(tmp_path / "h", arrays, facts))
 
 

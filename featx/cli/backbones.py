@@ -13,7 +13,7 @@ from featx.cli.options import JSON
 from featx.cli.output import print_columns, print_notes, print_result
 from featx.errors import FeatxError
 from featx.progress import progress_bar
-from featx.text import did_you_mean, printable
+from featx.text import did_you_mean, form, printable
 
 
 def _show_layers(name: str | None, as_json: bool) -> None:
@@ -105,4 +105,5 @@ def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
     if len(skipped) == len(names) == 1:
         raise FeatxError(skipped[0].why)
     if skipped:
-        print_notes(f"{len(skipped)} of {len(names)} backbones cannot be used; their lines have the reasons")
+        reasons = form(len(skipped), "its line has the reason", "their lines have the reasons")
+        print_notes(f"{len(skipped)} of {len(names)} backbones cannot be used; {reasons}")

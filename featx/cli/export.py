@@ -79,7 +79,9 @@ def _show_model(exported: ModelExport) -> None:
     proof = exported.proof
     what = "value" if exported.facts["task"] == "regression" else "probability"
     same = (
-        "all labels are the same" if proof.same_labels == proof.images else f"{proof.same_labels} labels are the same"
+        "all labels are the same"
+        if proof.same_labels == proof.images
+        else f"{counted(proof.same_labels, 'label is', 'labels are')} the same"
     )
     before = " in float32" if exported.precision != "float32" else ""
     click.echo(

@@ -116,14 +116,18 @@ def verify(
 def _show_verified(checked: dict[str, Any], file: str) -> None:
     """Print what the check of a feature file gave."""
     well = ", all is well" if checked["ok"] else ""
-    click.echo(f"{file}: {checked['rows']:,} rows, {checked['bad_rows']:,} bad{well}")
+    click.echo(f"{file}: {counted(checked['rows'], 'row')}, {checked['bad_rows']:,} bad{well}")
     if checked.get("largest_difference") is not None:
         click.echo(
-            f"  {checked['recomputed']} rows extracted again; the largest difference is "
+            f"  {counted(checked['recomputed'], 'row')} extracted again; the largest difference is "
             f"{checked['largest_difference']:.2g} of the row's length (relative L2)"
         )
     if checked.get("changed"):
-        click.echo(f"  {checked['changed']} drawn images are missing or have changed since, and were skipped")
+        gone = (
+            "drawn image is missing or has changed since, and was",
+            "drawn images are missing or have changed since, and were",
+        )
+        click.echo(f"  {counted(checked['changed'], *gone)} skipped")
     for problem in checked["problems"]:
         click.echo(f"  {printable(problem)}")
 

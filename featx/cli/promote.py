@@ -82,8 +82,8 @@ def _check(options: Mapping[str, Any]) -> None:
 def show_promotion(result: Promotion) -> None:
     """Print what a promotion gave."""
     click.echo(
-        f"assembled {result.head}: on {result.proof.images} images the logits of the network equal those of the head "
-        f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
+        f"assembled {result.head}: on {counted(result.proof.images, 'image')} the logits of the network equal those of "
+        f"the head (largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
     if result.run:
         if result.run.search:
@@ -138,7 +138,8 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     click.echo()
     rows = [("head", result.head_report), ("fine-tuned", run.report)][: 2 if run.history.alpha else 1]
     click.echo(
-        f"{'':<10}  accuracy  95 % interval     log loss  (same {result.report.n} images of split {result.report.split})"
+        f"{'':<10}  accuracy  95 % interval     log loss  (same {counted(result.report.n, 'image')} of split "
+        f"{result.report.split})"
     )
     for name, report in rows:
         low, high = report.interval
@@ -157,7 +158,7 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     for course in run.courses:
         low, high = course.report.interval
         click.echo(
-            f"from {course.name}, {len(course.log) - 1} epochs in {duration_text(course.seconds)}: accuracy "
+            f"from {course.name}, {counted(len(course.log) - 1, 'epoch')} in {duration_text(course.seconds)}: accuracy "
             f"{course.report.accuracy:.4f}, {low:.4f} to {high:.4f}, on the same images"
         )
     if result.repeats:

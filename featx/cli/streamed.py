@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from featx.data.scan_options import ScanOptions
+from featx.text import counted
 
 
 class Result(Protocol):
@@ -74,7 +75,10 @@ class Streamed(Generic[Made]):
         remarks = self._remarks if self.sheet is None else (*self._remarks, f"the contact sheet is {self.sheet}")
         if not self.failed or self.failed == self.images:
             return remarks
-        return (*remarks, f"{self.failed:,} of {self.images:,} images failed; the column error has the reasons")
+        return (
+            *remarks,
+            f"{self.failed:,} of {counted(self.images, 'image')} failed; the column error has the reasons",
+        )
 
     @property
     def fault(self) -> str:

@@ -20,6 +20,7 @@ from featx.data.places import is_remote
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
+from featx.text import counted
 
 UNLABELLED = -1
 """The label of an unlabelled image."""
@@ -78,8 +79,8 @@ class ImageSet:
         count = len(self.paths)
         if not len(self.labels) == len(self.splits) == count:
             raise DatasetError(
-                f"there are {count} paths, {len(self.labels)} labels and {len(self.splits)} splits; expected one of each per "
-                "image"
+                f"there are {counted(count, 'path')}, {counted(len(self.labels), 'label')} and "
+                f"{counted(len(self.splits), 'split')}; expected one of each per image"
             )
         if wrong_lengths := {name: len(cells) for name, cells in self.columns.items() if len(cells) != count}:
             raise DatasetError(
@@ -208,7 +209,7 @@ def check_classes(images: ImageSet) -> Iterator[str]:
     if not len(strange):
         return
     name, rows = images.classes[strange[0]], np.flatnonzero(images.labels == strange[0])
-    others = f" and {len(strange) - 1} other classes have" if len(strange) > 1 else " has"
+    others = f" and {counted(len(strange) - 1, 'other class', 'other classes')} have" if len(strange) > 1 else " has"
     if images.table is None:
         splits = Counter(images.splits[rows])
         where = " and ".join(f"{splits[s]} in {s}" for s in ("val", "test") if splits[s])

@@ -52,6 +52,18 @@ _MOST_OTHERS = 1000
 """Files whose names are looked through, to say what to do with them."""
 
 
+_ONE = {
+    "hidden files": "hidden file",
+    "masks": "mask",
+    "arrays beside images (.npy)": "array beside images (.npy)",
+    "archives in the archive, which are not opened": "archive in the archive, which is not opened",
+    "devices, pipes or other things that are no files": "device, pipe or other thing that is no file",
+    "links to no file in the archive": "link to no file in the archive",
+    "links to a folder that is listed anyway": "link to a folder that is listed anyway",
+}
+"""Reasons to leave out one file, where they are not the same words as of several."""
+
+
 class Listing:
     """The images of a data set by their names, and the number of other files by the reason why they are left out.
 
@@ -74,7 +86,7 @@ class Listing:
         >>> listing.images
         ['cat/1.jpg']
         >>> listing.left_out()
-        '3 left out (1 hidden files, 1 in hidden folders, 1 with the ending .txt)'
+        '3 left out (1 hidden file, 1 in hidden folders, 1 with the ending .txt)'
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -154,7 +166,9 @@ class Listing:
     def left_out(self) -> str:
         """The number of files that are left out, with the reasons, for a note; "" for none."""
         total = sum(self.skipped.values())
-        reasons = ", ".join(f"{count} {why}" for why, count in sorted(self.skipped.items()) if count)
+        reasons = ", ".join(
+            counted(count, _ONE.get(why, why), why) for why, count in sorted(self.skipped.items()) if count
+        )
         return f"{total} left out ({reasons})" if total else ""
 
     def require_images(self, images: Collection[str]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from featx.data.transform import BIT_DEPTHS, Transform
 from featx.errors import ImageError
+from featx.text import counted
 
 STRIP = 1 << 22
 """Pixels that are converted at once, so that a large image needs little memory beside its own."""
@@ -196,7 +197,7 @@ def paint_bands(values: Values, transform: Transform) -> np.ndarray:
     if values.channels != transform.channels:
         names = ",".join(map(str, range(1, min(transform.channels, 4) + 1))) + ",…" * (transform.channels > 4)
         hint = f" (--bands selects them, such as {names})" if values.channels > transform.channels else ""
-        raise ImageError(f"{values.channels} bands; the network takes {transform.channels}{hint}")
+        raise ImageError(f"{counted(values.channels, 'band')}; the network takes {transform.channels}{hint}")
     black, white = _bounds(values, transform, every=True)
     pixels = np.empty((*values.size[::-1], values.channels), np.uint8)
     for top, bottom in strips(values.size):

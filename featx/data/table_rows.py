@@ -221,7 +221,9 @@ def _distinct(
     if not repeated:
         return kept, []
     return kept, [
-        f"{Path(file.where).name}: {len(repeated)} rows repeat an earlier one and are left out ({listed(repeated)})"
+        f"{Path(file.where).name}: "
+        f"{counted(len(repeated), 'row repeats an earlier one and is', 'rows repeat an earlier one and are')} "
+        f"left out ({listed(repeated)})"
     ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from featx.constants import FITS, MAX_CHANNELS, MAX_SIDE
 from featx.layer_spec import PLAIN, View
+from featx.text import counted, form
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +118,9 @@ class Transform:
         least, most = (1, 4) if self.channels in COLOUR_CHANNELS else (self.channels, self.channels)
         if self.bands is not None and not least <= len(self.bands) <= most:
             wanted = "one to four bands" if most != least else f"{most} bands, one for each channel"
-            raise ValueError(f"bands is {self.bands!r}, for a network of {self.channels} channels; expected {wanted}")
+            raise ValueError(
+                f"bands is {self.bands!r}, for a network of {counted(self.channels, 'channel')}; expected {wanted}"
+            )
 
     def _check_shape(self) -> None:
         """Check what gives the input its shape, and write what has two spellings in the one that identities know.
@@ -141,7 +144,8 @@ class Transform:
             if len(getattr(self, name)) != self.channels:
                 found = len(getattr(self, name))
                 raise ValueError(
-                    f"{name} has {found} values; expected one for each channel, of which there are {self.channels}"
+                    f"{name} has {counted(found, 'value')}; expected one for each channel, of which there "
+                    f"{form(self.channels, 'is', 'are')} {self.channels}"
                 )
         if self.fit == "pad" and self.resize == 0:
             raise ValueError("fit is 'pad' and resize 0, which squashes; expected a resize of at least 1")

@@ -18,6 +18,7 @@ from featx.deployment.whole import WholeModel
 from featx.inference import Model, conformal_of
 from featx.io.outputs import Output, require_outputs
 from featx.reporter import Reporter
+from featx.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,5 +131,6 @@ class ExportJob:
                 "and the interval of a number is the number plus and minus the threshold"
             )
         if self.reference.unreadable:
-            found.append(f"{self.reference.unreadable} images of the proof could not be read and were left out")
+            lost = "image of the proof could not be read and was", "images of the proof could not be read and were"
+            found.append(f"{counted(self.reference.unreadable, *lost)} left out")
         return found

@@ -27,7 +27,7 @@ from featx.inference import HeadOnBackbone, Model
 from featx.metrics.paired import PairedTest
 from featx.metrics.reports import Report
 from featx.reporter import SILENT, Reporter
-from featx.text import brief, counted, size_text
+from featx.text import brief, counted, form, size_text
 
 CALIBRATION_IMAGES = 128
 """The training images that the ranges of activations are measured on."""
@@ -168,12 +168,13 @@ class Comparison:
         """What the command prints."""
         (name, before), (_, after) = self.before.headline, self.after.headline
         lines = [
-            f"{name} on the {self.images:,} images of split {self.before.split}: {before:.4f} in float32, {after:.4f} in "
-            f"{self.precision}; {self.same_labels:,} are decided alike"
+            f"{name} on the {counted(self.images, 'image')} of split {self.before.split}: {before:.4f} in float32, "
+            f"{after:.4f} in {self.precision}; {self.same_labels:,} are decided alike"
         ]
         if self.paired:
             lines.append(
-                f"{len(self.paired.first_only)} images are right in float32 alone, {len(self.paired.second_only)} in "
+                f"{counted(len(self.paired.first_only), 'image is', 'images are')} right in float32 alone, "
+                f"{len(self.paired.second_only)} in "
                 f"{self.precision} alone: p = {self.paired.p_value:.3g} ({self.paired.method})"
             )
         sizes, speeds = map(size_text, self.bytes), self.images_per_second
@@ -188,7 +189,8 @@ class Comparison:
         if not self.lost or self.paired is None:
             return []
         return [
-            f"{self.precision} costs accuracy: {-self.paired.gained} images of {self.images:,} more are wrong than in float32, "
+            f"{self.precision} costs accuracy: {-self.paired.gained:,} more of {self.images:,} images "
+            f"{form(-self.paired.gained, 'is', 'are')} wrong than in float32, "
             f"which luck does not explain (p = {self.paired.p_value:.2g}); "
             + ("--precision float16 loses less" if self.precision == "int8" else "leave out --precision")
         ]

@@ -12,6 +12,7 @@ from featx.deployment.own_images import DecodedImage, OwnImages
 from featx.errors import ExportError
 from featx.inference import NOT_FINITE, HeadOnBackbone, Model
 from featx.reporter import SILENT, Reporter
+from featx.text import counted
 
 IMAGES = 64
 """The images that an export is compared with featx on."""
@@ -59,8 +60,8 @@ class Proof:
         }
 
     def __str__(self) -> str:
-        same = f"{self.same_labels} labels are the same"
-        return f"on {self.images} images the largest difference is {self.largest:.2g}, and {same}"
+        same = f"{counted(self.same_labels, 'label is', 'labels are')} the same"
+        return f"on {counted(self.images, 'image')} the largest difference is {self.largest:.2g}, and {same}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ from featx.extraction.plan import Plan, Work
 from featx.extraction.workforce import Workforce
 from featx.features.header import partial_path
 from featx.reporter import Reporter
-from featx.text import counted, listed
+from featx.text import counted, form, listed
 
 LEAST_IMAGES = 256
 """Images for each device below which its process takes longer to start than it saves."""
@@ -156,7 +156,7 @@ class Crew(Workforce):
     def _start(self, work: Work) -> None:
         """Start a process for each device."""
         plan, request, devices = self._plan, self._plan.inventory.request, self._devices(work)
-        self._reporter.stage(f"loading {plan.backbone.name} on {len(devices)} devices")
+        self._reporter.stage(f"loading {plan.backbone.name} on {counted(len(devices), 'device')}")
         known = [file.path for file in plan.known.files]
         if self._committer.stored:
             known.insert(0, partial_path(plan.inventory.path))
@@ -249,7 +249,7 @@ class Crew(Workforce):
         limits = Counter(member.limit.rpartition(" ")[0] for member in self._members if member.limit)
         stage = limits.most_common(1)[0][0] if limits else ""
         limit = next((member.limit for member in self._members if stage and member.limit.startswith(stage)), "")
-        detail = ", ".join(filter(None, [limit, f"{len(self._members)} devices"]))
+        detail = ", ".join(filter(None, [limit, counted(len(self._members), "device")]))
         done = self._committer.stored + self._committer.failed
         self._reporter.progress(done, len(self._committer.keys), detail)
 
@@ -274,8 +274,8 @@ class Crew(Workforce):
             return
         done = self._committer.stored + self._committer.failed
         raise EngineError(
-            f"no device is left: {why} ({member.device}). {done:,} of {len(self._committer.keys):,} images are done and kept; "
-            "the same command goes on"
+            f"no device is left: {why} ({member.device}). {done:,} of {counted(len(self._committer.keys), 'image')} "
+            f"{form(done, 'is', 'are')} done and kept; the same command goes on"
         )
 
     @staticmethod

@@ -147,7 +147,8 @@ class _Computer:
             total = len(self._plan.backbone.views)
             if known := total - len(work.views):
                 self.notes.append(
-                    f"{len(work.rows)} images had features in {known} of {total} views; only the other views were computed"
+                    f"{counted(len(work.rows), 'image')} had features in {known} of {total} views; only the other views "
+                    "were computed"
                 )
             # Other processes do not know which rows turned out to be damaged, so this one computes them again.
             if self._is_first and self._crew.pays(work):

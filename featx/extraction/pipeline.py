@@ -43,7 +43,7 @@ from featx.layer_spec import views_name
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
-from featx.text import portable
+from featx.text import counted, portable
 
 
 @system_errors()
@@ -228,7 +228,7 @@ def _part_of(request: Request, shard: Shard, split_rows: int | None) -> Request:
     whole, part = request.images, shard.of_images(request.images)
     if not len(part):
         raise DatasetError(f"shard {shard} has no images: the data set has {len(whole)}")
-    note = f"shard {shard} has {len(part):,} of the {len(whole):,} images; featx cache merge joins the shards"
+    note = f"shard {shard} has {len(part):,} of the {counted(len(whole), 'image')}; featx cache merge joins the shards"
     part = dataclasses.replace(part, notes=(*part.notes, note))
     return dataclasses.replace(request, images=part, shard=(shard, shard.described(whole, split_rows)))
 

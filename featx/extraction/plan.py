@@ -20,6 +20,7 @@ from featx.features.folder import files_sharing, set_aside
 from featx.features.header import partial_path
 from featx.layer_spec import RandomView, View
 from featx.reporter import Reporter
+from featx.text import counted
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def hash_altered(inventory: Inventory, reporter: Reporter) -> Hashed | None:
         return None
     recorded = recorded_marks(file)
     recounted = bool(recorded and (recorded.ctimes[rows] == inventory.marks.ctimes[rows]).any())
-    reporter.stage(f"reading {len(rows):,} images that may be other files than before")
+    reporter.stage(
+        f"reading {counted(len(rows), 'image that may be another file', 'images that may be other files')} than before"
+    )
     keys = _read_keys(inventory, rows, reporter)
     same = np.array_equal(file.keys[rows], keys[rows]) and altered_rows(inventory) is not None
     if same and recounted:

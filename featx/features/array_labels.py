@@ -12,7 +12,7 @@ import numpy as np
 from featx.data.cells import BETWEEN_LABELS, label_text
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
-from featx.text import described, listed
+from featx.text import counted, described, form, listed
 
 NAMES, NUMBERS, SETS, TABLE = "names", "numbers", "sets", "table"
 """What labels are: one class of each row; a number to predict; a set of labels; or a table of 0 and 1, a column for each."""
@@ -226,7 +226,8 @@ def _table(found: np.ndarray, classes: Sequence[str] | None) -> ArrayLabels:
     width = found.shape[1]
     if classes is not None and len(classes) != width:
         raise HeadError(
-            f"labels have {width} columns, and there are {len(classes)} classes; expected one name for each column"
+            f"labels have {counted(width, 'column')}, and there {form(len(classes), 'is', 'are')} "
+            f"{counted(len(classes), 'class', 'classes')}; expected one name for each column"
         )
     names = tuple(map(str, range(width) if classes is None else classes))
     if any(BETWEEN_LABELS in name for name in names):

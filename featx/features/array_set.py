@@ -11,7 +11,7 @@ import numpy as np
 from featx.data.splits import hash_splits
 from featx.errors import HeadError
 from featx.features.array_labels import NUMBERS, array_labels, is_missing
-from featx.text import described
+from featx.text import counted, described
 
 _KEY_BYTES = 16
 
@@ -34,7 +34,8 @@ def array_fields(
     labels = array_labels([None] * count if y is None else y, classes)
     if len(labels.labels) != count:
         raise HeadError(
-            f"there are {count} rows of features and {len(labels.labels)} labels; expected one label for each row"
+            f"there are {counted(count, 'row')} of features and {counted(len(labels.labels), 'label')}; expected one "
+            "label for each row"
         )
     known_keys = vector_keys(features) if keys is None else _keys(keys)
     given = splits is not None

@@ -43,7 +43,7 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     lengths |= {name: len(column) for name, column in columns.items()}
     lengths |= {f"cells of the column {name!r}": len(column) for name, column in further.items()}
     if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
+        counts = ", ".join(f"{name}: {count}" for name, count in lengths.items())
         raise HeadError(f"a feature set needs one of each per image; found {counts}")
     return {"features": features, "labels": labels, "classes": classes, "keys": keys, "columns": further, **columns}
 

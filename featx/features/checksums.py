@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from featx.features.open_file import read_at
+from featx.text import counted, form
 
 _POLYNOMIAL = 0xEDB88320
 
@@ -131,6 +132,22 @@ def rows_match(
     with ThreadPoolExecutor(threads, thread_name_prefix="featx-checksums") as pool:
         list(pool.map(verify, (runs[at : at + share] for at in range(0, len(runs), share))))
     return matches
+
+
+def damaged_rows(matches: np.ndarray, of: str = "") -> str:
+    """The number of rows that are damaged, for a message.
+
+    Args:
+        matches: (N,) bool, which rows match their checksums.
+        of: what the rows are of, with a space before it.
+
+    Examples:
+        >>> damaged_rows(np.array([True, False]), " of layer penultimate")
+        '1 of 2 rows of layer penultimate does not match its checksum'
+    """
+    wrong = int(np.count_nonzero(~matches))
+    does = form(wrong, "does not match its checksum", "do not match their checksums")
+    return f"{wrong:,} of {counted(len(matches), 'row')}{of} {does}"
 
 
 def consecutive_runs(rows: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

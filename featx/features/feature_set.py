@@ -18,6 +18,7 @@ from featx.arguments import names_of
 from featx.errors import CorruptFileError, OutputError
 from featx.features.array_set import array_fields
 from featx.features.arrays import checked_fields
+from featx.features.checksums import damaged_rows
 from featx.features.encoded_paths import EncodedPaths
 from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE
@@ -294,8 +295,8 @@ def _read_checked(path: str | os.PathLike[str], layer: str, number: int, of: int
         if not matches.all():
             bad = file.paths[rows[first + np.argmin(matches)]]
             raise CorruptFileError(
-                f"{file.path}: {np.count_nonzero(~matches)} of {len(matches)} rows of layer {layer} do not match their "
-                f"checksums, the first of {bad}; the same featx extract with --rehash computes those again"
+                f"{file.path}: {damaged_rows(matches, f' of layer {layer}')}, the first of {bad}; the same featx extract with "
+                "--rehash computes what is damaged again"
             )
         matrices.append(([[file.features(name) for name in view] for view in names], rows))
         parts.append(

@@ -18,7 +18,7 @@ from featx.features.header import Layer
 from featx.features.manifest import SETS, Manifest, manifest_path
 from featx.features.stacked_rows import StackedRows
 from featx.io.file_kinds import FEATURE_SET, MANIFEST, kind_of_file
-from featx.text import native
+from featx.text import counted, native
 
 _SAME = ("name", "root", "splits", "table")
 """What the files of a set state alike about the data set."""
@@ -235,7 +235,7 @@ def _each_of_set(folder: Path, manifest: Manifest) -> Iterator[FeatureFile]:
         except CacheMissError as error:
             raise CacheMissError(
                 f"{folder} is not whole: {listed.name} is missing, file {number + 1} of {len(manifest.files)}, with "
-                f"{listed.rows:,} images; {again}"
+                f"{counted(listed.rows, 'image')}; {again}"
             ) from error
         except CorruptFileError as error:
             raise CorruptFileError(f"{folder} is not whole: {error}; {again}") from error

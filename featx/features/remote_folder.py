@@ -36,7 +36,7 @@ from featx.features.header import FeatureFileHeader
 from featx.io.atomic import keep
 from featx.reporter import SILENT, Reporter
 from featx.system import home
-from featx.text import brief, native
+from featx.text import brief, counted, form, native
 
 _FOLDER = "remote"
 _SYNCED = ".json"
@@ -216,7 +216,9 @@ class RemoteFolder:
         wrong = int(np.count_nonzero(~file.checksums_match_in_all(list(file.layers), done)))
         if wrong:
             file.path.rename(file.path.with_name(f"{file.path.stem}--other.h5"))
-            self.notes.append(f"{location}: {wrong:,} of {len(done):,} rows are damaged and not used")
+            self.notes.append(
+                f"{location}: {wrong:,} of {counted(len(done), 'row')} {form(wrong, 'is', 'are')} damaged and not used"
+            )
         return not wrong
 
     def _synced(self, name: str) -> tuple[Facts, str]:

@@ -21,7 +21,7 @@ from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTa
 from featx.features.hdf5 import Structure, Table
 from featx.features.header import FORMAT, INCOMPLETE, VERSION, WITH_COLUMNS, partial_path, table_of_column
 from featx.features.structured_file import StructuredFile, require_space, sync_folder
-from featx.text import brief, to_utf8
+from featx.text import brief, counted, to_utf8
 
 _FACTS = ("images/path", "images/size", "images/mtime_ns")
 """What the checksum of a row covers besides the features and the key, until the file is complete."""
@@ -194,7 +194,9 @@ class FeatureFileWriter:
         with self._file.output_errors():
             written = FeatureFile(self._file.path, allow_partial=True)
             if to_do := np.count_nonzero(written.status == TODO):
-                raise OutputError(f"{self._file.path} is not complete: {to_do} rows are still to do")
+                raise OutputError(
+                    f"{self._file.path} is not complete: {counted(to_do, 'row is', 'rows are')} still to do"
+                )
             final = {layer: written.final_checksums(layer, self._vouched) for layer in self._layers}
             digest = computed_digest(written, final).encode()
             del written

@@ -34,6 +34,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.arguments import require_fitted
 from featx.heads.fitted import FittedHead
 from featx.heads.registry import HEAD_KINDS
+from featx.text import counted
 
 _TYPES = [np.float64, np.float32, np.float16]
 """Features of these types stay as they are; others become the first."""
@@ -174,7 +175,8 @@ class ArrayEstimator(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit
         predicted = self.predict(X)
         if len(predicted) != len(y):
             raise HeadError(
-                f"there are {len(predicted)} rows of features and {len(y)} labels; expected one for each row"
+                f"there are {counted(len(predicted), 'row')} of features and {counted(len(y), 'label')}; expected one "
+                "for each row"
             )
         if self.task_ == "regression":
             return float(r2_score(np.asarray(y, dtype=np.float64), predicted))
@@ -224,11 +226,12 @@ class ArrayEstimator(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit
             validation.column_or_1d(y, warn=True)  # a column, of which scikit-learn's estimators warn
         if len(labels.labels) != len(matrix):
             raise HeadError(
-                f"there are {len(matrix)} rows of X and {len(labels.labels)} of y; expected one label for each row"
+                f"there are {counted(len(matrix), 'row')} of X and {len(labels.labels)} of y; expected one label for each row"
             )
         if unlabelled := np.count_nonzero(labels.labels == UNLABELLED):
             raise HeadError(
-                f"{unlabelled} rows of y hold no label (None, NaN or an empty text); expected one for each row"
+                f"{counted(unlabelled, 'row of y holds', 'rows of y hold')} no label (None, NaN or an empty text); "
+                "expected one for each row"
             )
         task = self.task
         if labels.form == NUMBERS and task != "regression":

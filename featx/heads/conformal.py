@@ -244,7 +244,8 @@ def notes_on_sets(conformal: Conformal, classes: Sequence[str]) -> list[str]:
     names = listed([printable(name) for name in always], most=5)
     return [
         f"{counted(len(always), 'class is', 'classes are')} in every prediction set, because it takes "
-        f"{_fewest(conformal.alpha)} held-out images of a class, or groups of them, to tell when it can be left out: {names}"
+        f"{counted(_fewest(conformal.alpha), 'held-out image')} of a class, or groups of them, to tell when it can be "
+        f"left out: {names}"
     ]
 
 

@@ -23,6 +23,7 @@ from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.prediction_sets import IntervalReport, SetReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
+from featx.text import counted, form
 
 
 def judge(
@@ -185,5 +186,6 @@ def require_finite(features: np.ndarray, rows: np.ndarray, where: str) -> None:
     bad = sum(np.count_nonzero(~np.isfinite(block).all(axis=1)) for _, block in blocks)
     if bad:
         raise HeadError(
-            f"{bad} rows of features of {where} are NaN or infinite; delete the feature file and run featx extract again"
+            f"{counted(bad, 'row')} of features of {where} {form(bad, 'is', 'are')} NaN or infinite; delete the feature "
+            "file and run featx extract again"
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from featx.errors import FoldError
 from featx.heads.training_data import Folds
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
 ALWAYS_TRAINING = "-1"
 """The name of a fold whose rows are never held out."""
@@ -51,7 +51,7 @@ def make_folds(
         [[0, 1, 5], [2, 3, 4]]
     """
     if folds < 2:
-        raise FoldError(f"{folds} folds; cross-validation needs at least 2")
+        raise FoldError(f"{counted(folds, 'fold')}; cross-validation needs at least 2")
     if strata is None and groups is None:
         raise FoldError("neither strata nor groups are given; folds need one of them to know the number of rows")
     groups = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]  # type: ignore[arg-type]

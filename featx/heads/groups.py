@@ -20,7 +20,7 @@ from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.targets import label_sets
 from featx.system import why_unreadable
-from featx.text import listed, printable
+from featx.text import counted, form, listed, printable
 
 LARGE_GROUP = 0.1
 """Share of the images from which on a group counts as large: it can make up half of the test split."""
@@ -262,7 +262,7 @@ def _require_whole(features: FeatureSet, column: np.ndarray) -> None:
     ]
     more = f" and {len(torn) - len(shown)} more" if len(torn) > len(shown) else ""
     raise HeadError(
-        f"{len(torn)} of {len(names)} groups have images in more than one split ({', '.join(shown)}{more}), so a head would be "
-        "judged on groups that it was fitted to. Put each group into one split, or let featx split by group: use a table "
-        "without the column split, or a folder without train/ and test/"
+        f"{len(torn)} of {counted(len(names), 'group')} {form(len(torn), 'has', 'have')} images in more than one split "
+        f"({', '.join(shown)}{more}), so a head would be judged on groups that it was fitted to. Put each group into one "
+        "split, or let featx split by group: use a table without the column split, or a folder without train/ and test/"
     )

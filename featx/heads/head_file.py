@@ -54,7 +54,7 @@ from featx.io.schema import (
 )
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
-from featx.text import printable
+from featx.text import counted, printable
 
 # What a promoted model's file holds too: what it was made from, and the head that it began as.
 
@@ -387,7 +387,7 @@ def _constant(meta: Mapping[str, Any]) -> Constant:
 def _require_task(task: str, classes: Sequence[str], thresholds: bool) -> None:
     """Raise ValueError if the parts of a file do not make a head of its task."""
     if not {"classification": len(classes) > 1, "multilabel": True, "regression": len(classes) == 1}[task]:
-        raise ValueError(f"{len(classes)} classes do not make a head of {task}")
+        raise ValueError(f"{counted(len(classes), 'class does', 'classes do')} not make a head of {task}")
     if thresholds != (task == "multilabel"):
         raise ValueError(f"a head of {task} {'with' if thresholds else 'without'} thresholds")
 

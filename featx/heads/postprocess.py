@@ -16,6 +16,7 @@ from featx.errors import HeadError
 from featx.heads.conformal import Conformal, fit_conformal
 from featx.heads.rejection import threshold_for_precision
 from featx.io.schema import TINY, ArraySpec
+from featx.text import counted, form
 
 KNOTS = 128
 """The knots of each class's isotonic curve; of a curve with more, evenly spaced ones are stored."""
@@ -414,7 +415,8 @@ def logit_adjustment(prior: np.ndarray, tau: float) -> np.ndarray:
     if not 0.0 <= tau < np.inf:
         raise HeadError(f"tau is {tau:g}; logit adjustment takes a number of at least 0, and 1 balances the classes")
     if not (prior > 0).all():
-        raise HeadError(f"{np.count_nonzero(~(prior > 0))} classes have no rows; logit adjustment needs some of each")
+        none = counted(np.count_nonzero(~(prior > 0)), "class has", "classes have")
+        raise HeadError(f"{none} no rows; logit adjustment needs some of each")
     adjustment: np.ndarray = tau * np.log(prior / prior.sum())
     return adjustment
 
@@ -473,6 +475,7 @@ def balanced_weights(y: np.ndarray, count: int) -> np.ndarray:
     rows = np.bincount(y, minlength=count)
     if not rows.all():
         raise HeadError(
-            f"{np.count_nonzero(rows == 0)} of {count} classes have no rows; balanced weights need some of each"
+            f"{(none := np.count_nonzero(rows == 0))} of {counted(count, 'class', 'classes')} "
+            f"{form(none, 'has', 'have')} no rows; balanced weights need some of each"
         )
     return len(y) / (count * rows.astype(np.float64))

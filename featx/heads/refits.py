@@ -20,6 +20,7 @@ from featx._version import __version__
 from featx.errors import CorruptFileError, ModelNotFoundError
 from featx.io.model_file import Schema, read_metadata
 from featx.metrics.stored import StoredResult
+from featx.text import counted
 
 KEY = "made"
 """The key of a file's metadata."""
@@ -111,7 +112,9 @@ class Replaced:
     @property
     def sentence(self) -> str:
         """What the user should know."""
-        made = f"fitted to {self.n_train:,} images" + (f" at {self.at[:16].replace('T', ' ')} UTC" if self.at else "")
+        made = f"fitted to {counted(self.n_train, 'image')}" + (
+            f" at {self.at[:16].replace('T', ' ')} UTC" if self.at else ""
+        )
         result = f"; its {self.result}" if self.result else ""
         why = {
             "options": ", with other options",

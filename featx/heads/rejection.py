@@ -13,7 +13,7 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.metrics.grouped import count_groups, lower_bound, number_groups
-from featx.text import counted
+from featx.text import counted, form
 
 CONFIDENCE = 0.95
 """The chance, at least, that the chosen threshold keeps the precision."""
@@ -170,11 +170,11 @@ class _Ranked(NamedTuple):
         count = len(self.right)
         grouped = "" if self.groups is None else f" in {counted(count_groups(self.groups, count), 'group')}"
         needed = math.ceil(math.log(1 - CONFIDENCE) / math.log(target))
-        units = "rows" if self.groups is None else "groups"
+        unit = "row" if self.groups is None else "group"
         return (
-            f"no confidence is shown to give a precision of {target:g}, with 95 % confidence, on the {count} held-out rows"
-            f"{grouped}. {self._possible(target)}A precision of {target:g} takes at least {needed} "
-            f"accepted {units} without an error. Use a lower target, more images, a better head, or "
+            f"no confidence is shown to give a precision of {target:g}, with 95 % confidence, on the "
+            f"{counted(count, 'held-out row')}{grouped}. {self._possible(target)}A precision of {target:g} takes at least "
+            f"{counted(needed, f'accepted {unit}')} without an error. Use a lower target, more images, a better head, or "
             "--reject-below, which promises nothing"
         )
 
@@ -187,7 +187,8 @@ class _Ranked(NamedTuple):
         last = self.search(low / 1000) if low else None
         if last is None:
             return ""
+        right = int(self.right[: last + 1].sum())
         return (
-            f"What is shown is a precision of {low / 1000:g}: of the {last + 1} rows with a confidence of "
-            f"{self.confidence[last]:.4g} or more, {int(self.right[: last + 1].sum())} are right. "
+            f"What is shown is a precision of {low / 1000:g}: of the {counted(last + 1, 'row')} with a confidence of "
+            f"{self.confidence[last]:.4g} or more, {right:,} {form(right, 'is', 'are')} right. "
         )

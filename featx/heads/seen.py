@@ -13,7 +13,7 @@ import numpy as np
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
 from featx.heads.groups import row_groups, with_splits
-from featx.text import counted
+from featx.text import counted, form
 
 NO_KEYS = np.zeros((0, 16), dtype=np.uint8)
 """The content hashes of no images."""
@@ -59,13 +59,13 @@ class SeenImages:
         found = []  # a head's file holds its report with these notes, so their words are part of its bytes
         if trained:
             found.append(
-                f"{trained} of {len(keys)} images of split {split} {'was' if trained == 1 else 'were'} trained on, byte for "
-                f"byte: {'it flatters' if trained == 1 else 'they flatter'} the accuracy"
+                f"{trained} of {len(keys)} images of split {split} {form(trained, 'was', 'were')} trained on, byte for "
+                f"byte: {form(trained, 'it flatters', 'they flatter')} the accuracy"
             )
         if chose:
             found.append(
                 f"thresholds or the epoch were chosen on {chose} of these {counted(len(keys), 'image')} of split {split}, byte "
-                f"for byte: {'it flatters' if chose == 1 else 'they flatter'} the result"
+                f"for byte: {form(chose, 'it flatters', 'they flatter')} the result"
             )
         return found
 
@@ -111,8 +111,8 @@ def with_splits_of_head(features: FeatureSet, task: str, seen: SeenImages) -> tu
         splits[rows[known]] = becomes
         count = int(known[judged].sum())
         note = (
-            f"{counted(count, 'image')} that featx would now put into split {split} {'does' if count == 1 else 'do'} not judge "
-            f"this head, {why} {'it' if count == 1 else 'them'} or images of the same group"
+            f"{counted(count, 'image')} that featx would now put into split {split} {form(count, 'does', 'do')} not judge "
+            f"this head, {why} {form(count, 'it', 'them')} or images of the same group"
         )
         notes[split] = f"{notes[split]}; {note}" if split in notes else note
     return dataclasses.replace(features, splits=splits), notes

@@ -19,7 +19,7 @@ from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.metrics.multilabel import commonest_set
-from featx.text import counted, listed, printable
+from featx.text import counted, form, listed, printable
 
 AUTO = "auto"
 """The name that lets the labels decide the task."""
@@ -126,7 +126,8 @@ def targets_of(rows: FeatureSet, task: str, known: Sequence[str] | None = None, 
     """
     unlabelled = np.count_nonzero(rows.labels == UNLABELLED)
     if unlabelled:
-        raise HeadError(f"{unlabelled} images of {where} have no label; FeatureSet.split takes those that have one")
+        images = f"{counted(unlabelled, 'image')} of {where} {form(unlabelled, 'has', 'have')} no label"
+        raise HeadError(f"{images}; FeatureSet.split takes those that have one")
     if task == "multilabel":
         return _multilabel(rows, known, where)
     if task == "regression":
@@ -184,10 +185,11 @@ def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str
     mapped: np.ndarray = np.array([index.get(name, -1) for name in classes] or [-1], dtype=np.int64)[labels]
     if (mapped < 0).any():
         strange = sorted({printable(classes[label]) for label in labels[mapped < 0]})
+        count = np.count_nonzero(mapped < 0)
         raise HeadError(
-            f"{np.count_nonzero(mapped < 0)} images of {where} are of classes that the head was not fitted to "
-            f"({listed(strange, most=8)}); its classes are {listed([printable(name) for name in known], most=8)}. Give it "
-            "images of its classes, or leave out the labels of the others"
+            f"{counted(count, 'image')} of {where} {form(count, 'is of a class', 'are of classes')} that the head was not "
+            f"fitted to ({listed(strange, most=8)}); its classes are {listed([printable(name) for name in known], most=8)}. "
+            "Give it images of its classes, or leave out the labels of the others"
         )
     return mapped
 
@@ -259,7 +261,7 @@ def _multilabel(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Ta
         if strange:
             count = np.count_nonzero(y[:, [names.index(name) for name in strange]].any(axis=1))
             raise HeadError(
-                f"{count} images of {where} have labels that the head was not fitted to "
+                f"{counted(count, 'image')} of {where} {form(count, 'has', 'have')} labels that the head was not fitted to "
                 f"({listed(list(map(printable, strange)), most=8)}); its labels are "
                 f"{listed(list(map(printable, known)), most=8)}"
             )
@@ -285,7 +287,8 @@ def _regression(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Ta
         images = sum(n for n, value in zip(counts.tolist(), values, strict=True) if value is None)
         comma = any(number_of(name.replace(",", ".")) is not None for name in bad)
         raise HeadError(
-            f"{images} of {len(rows)} images of {where} have labels that are not finite numbers "
+            f"{images} of {counted(len(rows), 'image')} of {where} "
+            f"{form(images, 'has a label that is not a finite number', 'have labels that are not finite numbers')} "
             f"({listed([repr(name) for name in bad], most=5)}), which --task regression requires"
             f"{': write decimals with a point, 3.5 for 3,5' if comma else ''}. Leave the label empty if a value is unknown"
         )

@@ -16,6 +16,7 @@ from featx.features.feature_file import DONE, TODO
 from featx.features.file_set import Features, open_features
 from featx.features.manifest import manifest_path
 from featx.io.file_kinds import FEATURE_FILE, FEATURE_SET, HDF5, misplaced
+from featx.text import counted, form
 
 TOLERANCE = {"float32": 1e-3, "float16": 5e-3}
 """Relative difference (L2) that a recomputed row may have: other processors, thread counts and versions of torch change a
@@ -73,11 +74,16 @@ def verify_file(
     problems, bad_rows = [*_table_problems(cache)], set[int]()
     for layer in cache.layers:
         for problem, rows in (
-            ("do not match their checksum", done[~cache.checksums_match(layer, done)]),
-            ("contain NaN or infinity", _not_finite(cache, layer, done)),
+            (
+                ("row does not match its checksum", "rows do not match their checksum"),
+                done[~cache.checksums_match(layer, done)],
+            ),
+            (("row contains NaN or infinity", "rows contain NaN or infinity"), _not_finite(cache, layer, done)),
         ):
             if len(rows):
-                problems.append(f"layer {layer}: {len(rows)} rows {problem}, the first of {image_path(cache, rows[0])}")
+                problems.append(
+                    f"layer {layer}: {counted(len(rows), *problem)}, the first of {image_path(cache, rows[0])}"
+                )
                 bad_rows.update(rows.tolist())
     result = {"rows": len(cache), "duplicates": len(done) - len(np.unique(cache.keys[done], axis=0))}
     if recompute:
@@ -96,14 +102,15 @@ def _table_problems(cache: Features) -> Iterator[str]:
     """Check the tables: every row present, each path once, a key for every row, and equal features for copies of an image."""
     if not cache.complete:
         present = np.count_nonzero(cache.status != TODO)
-        yield f"incomplete: {present} of {len(cache)} rows; run the same featx extract again to finish it"
+        yield f"incomplete: {present} of {counted(len(cache), 'row')}; run the same featx extract again to finish it"
     paths, counts = np.unique(cache.images.paths, return_counts=True)
     if (counts > 1).any():
         first = os.fsdecode(paths[counts > 1][0])
-        yield f"{np.count_nonzero(counts > 1)} paths occur in several rows, the first {first}"
+        yield f"{counted(np.count_nonzero(counts > 1), 'path occurs', 'paths occur')} in several rows, the first {first}"
     done = cache.status == DONE
     if (without_key := np.flatnonzero(done & ~cache.keys.any(axis=1))).size:
-        yield f"{len(without_key)} rows have features but no key, the first of {image_path(cache, without_key[0])}"
+        rows = counted(len(without_key), "row has", "rows have")
+        yield f"{rows} features but no key, the first of {image_path(cache, without_key[0])}"
     yield from _copy_problems(cache, np.flatnonzero(done))
 
 
@@ -116,8 +123,8 @@ def _copy_problems(cache: Features, rows: np.ndarray) -> Iterator[str]:
         if (different := copies[checksums[order[copies]] != checksums[order[copies + 1]]]).size:
             first, second = order[different[0]], order[different[0] + 1]
             yield (
-                f"layer {layer}: {len(different)} copies of an image have features that differ from the original's, the first "
-                f"{image_path(cache, second)} from {image_path(cache, first)}"
+                f"layer {layer}: {counted(len(different), 'copy of an image has', 'copies of an image have')} features "
+                f"that differ from the original's, the first {image_path(cache, second)} from {image_path(cache, first)}"
             )
 
 
@@ -151,7 +158,8 @@ def _recompute(
         largest = max(largest or 0.0, float(difference.max()))
         if (wrong := difference > tolerance).any():
             problems.append(
-                f"layer {layer}: {np.count_nonzero(wrong)} of {len(rows)} rows that were extracted again differ by more than "
+                f"layer {layer}: of {counted(len(rows), 'row that was', 'rows that were')} extracted again, "
+                f"{np.count_nonzero(wrong):,} {form(np.count_nonzero(wrong), 'differs', 'differ')} by more than "
                 f"{tolerance:g} (relative), the first of {image_path(cache, rows[np.argmax(wrong)])}"
             )
     if not len(rows):

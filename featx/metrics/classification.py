@@ -23,6 +23,7 @@ from featx.metrics.tables import (
     metric_lines,
     metric_table,
 )
+from featx.text import counted
 
 _MOST_CLASSES_IN_TEXT = 12  # the text shows the confusion matrix of up to so many classes
 _TOP = 5
@@ -323,10 +324,10 @@ def _lines(report: ClassificationReport) -> list[str]:
 def _rejection_lines(report: ClassificationReport) -> list[Line]:
     if report.coverage is None:
         return []
-    accepted = f"probability at least {report.reject_below:.4g}: {report.accepted} of {report.n} images"
+    accepted = f"probability at least {report.reject_below:.4g}: {report.accepted} of {counted(report.n, 'image')}"
     lines = [("accepted", f"{report.coverage:.4f}", accepted)]
     if report.selective_accuracy is not None and report.selective_interval is not None:
-        correct = f"{report.accepted_right} of {report.accepted} images"
+        correct = f"{report.accepted_right} of {counted(report.accepted, 'image')}"
         remark = f"{interval_text(report.selective_interval)}; {correct}"
         lines.append(("accuracy of these", f"{report.selective_accuracy:.4f}", remark))
     return lines

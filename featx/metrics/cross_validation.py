@@ -25,7 +25,7 @@ from featx.metrics.tables import (
     metric_table,
     metric_text,
 )
-from featx.text import counted, printable
+from featx.text import counted, form, printable
 
 _SHARES = ("accuracy", "exact_match", "top5")  # of images, each of which is right or wrong
 _LOWEST = {"r2": -math.inf}  # of a metric; 0 for all others
@@ -315,12 +315,14 @@ def _undefined(reports: Sequence[Report], values: Mapping[str, np.ndarray]) -> l
         chance = [r.baseline_balanced_accuracy for r in reports if isinstance(r, ClassificationReport)]
         always = f", so that always one class has a balanced accuracy of {np.mean(chance):.4f}" if chance else ""
         notes.append(
-            f"{lacking} of {len(reports)} folds lack a class, which does not count in that fold's means{always}"
+            f"{lacking} of {len(reports)} folds {form(lacking, 'lacks', 'lack')} a class, which does not "
+            f"count in that fold's means{always}"
         )
     for metric, table in values.items():
         missing = int(np.isnan(table).sum())
         if missing:
             notes.append(
-                f"{METRIC_NAMES[metric]} is undefined in {missing} of {table.size} folds, which do not count in its mean"
+                f"{METRIC_NAMES[metric]} is undefined in {missing} of {table.size} folds, which "
+                f"{form(missing, 'does', 'do')} not count in its mean"
             )
     return notes

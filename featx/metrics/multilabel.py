@@ -23,7 +23,7 @@ from featx.metrics.tables import (
     metric_table,
     short_name,
 )
-from featx.text import counted, listed
+from featx.text import counted, form, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +113,9 @@ class MultiLabelReport:
         rows_of = [np.flatnonzero(column) for column in truth.T]
         absent = [short_name(name) for name, images in zip(classes, support, strict=True) if not images]
         if absent:
-            left_out = f"{len(absent)} of {len(classes)} labels are on no image of split {split}"
-            notes = [*notes, f"{left_out} and do not count in means over labels: {listed(absent)}"]
+            of_all, number = f"{len(absent)} of {counted(len(classes), 'label')}", len(absent)
+            left_out = f"{of_all} {form(number, 'is', 'are')} on no image of split {split} and {form(number, 'does', 'do')} not"
+            notes = [*notes, f"{left_out} count in means over labels: {listed(absent)}"]
         auroc, average_precision = auroc_and_average_precision(probabilities, rows_of)
         always = (
             commonest_set(truth) if commonest is None else np.isin(np.array(classes, dtype=object), list(commonest))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from featx.metrics.grouped import group_sums, number_groups, sign_flip_test
+from featx.text import counted
 
 MOST_NAMED = 100
 """Number of image paths that ``PairedTest.as_dict`` lists for each classifier; the counts are always complete."""
@@ -121,7 +122,9 @@ class PairedTest:
     @property
     def method(self) -> str:
         """The test in words."""
-        return "McNemar's exact test" if self.gains is None else f"the sign-flip test of {self.groups} groups"
+        return (
+            "McNemar's exact test" if self.groups is None else f"the sign-flip test of {counted(self.groups, 'group')}"
+        )
 
     @property
     def variance(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featx.metrics.tables import baseline_text
+from featx.text import counted
 
 _HEADLINES = (("accuracy", "accuracy", "interval"), ("mAP", "mAP", ""), ("rmse", "RMSE", "interval"))
 """The key of each task's main number, its name, and the key of its interval."""
@@ -82,7 +83,7 @@ class StoredCrossValidation(_Stored):
             (f" ({self.interval_text})" if self.interval else ""),
             f"; {self.baseline}" if self.baseline else "",
         )
-        return f"{self.name} {self.text}{interval}, cross-validated by {self.design} of {self.n:,} images{baseline}"
+        return f"{self.name} {self.text}{interval}, cross-validated by {self.design} of {counted(self.n, 'image')}{baseline}"
 
     def as_dict(self) -> dict[str, Any]:
         """The number as ``--json`` prints it."""
@@ -137,7 +138,7 @@ class StoredResult(_Stored):
     def __str__(self) -> str:
         interval = f" ({self.interval_text})" if self.interval else ""
         baseline = f"; {self.baseline}" if self.baseline else ""
-        return f"{self.name} {self.text}{interval} on {self.n:,} images of split {self.split}{baseline}"
+        return f"{self.name} {self.text}{interval} on {counted(self.n, 'image')} of split {self.split}{baseline}"
 
     def as_dict(self) -> dict[str, Any]:
         """The number as ``--json`` prints it."""

@@ -12,6 +12,7 @@ from featx.backbones.blocks import block_names
 from featx.backbones.embedder import JointNetwork
 from featx.errors import SettingsError
 from featx.promotion.config import FineTuning
+from featx.text import counted
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def trained_blocks(network: nn.Module, classifier: str, settings: FineTuning) ->
         first = len(names) - settings.last
         if first < 0:
             raise SettingsError(
-                f"--last {settings.last} is more than the {len(names)} blocks of this network: {', '.join(names)}"
+                f"--last {settings.last} is more than the {counted(len(names), 'block')} of this network: {', '.join(names)}"
             )
     return TrainedBlocks(classifier, names, first)
 

@@ -25,6 +25,7 @@ from featx.promotion.splits import RunSplit
 from featx.promotion.targets import class_weights
 from featx.promotion.trainer import Trainer, train
 from featx.reporter import Reporter
+from featx.text import counted
 
 FIGURE = picture("figure of a random start")
 """The figure beside a model, as an output."""
@@ -136,7 +137,7 @@ def draw(model: Path, courses: Sequence[Course], subject: str) -> None:
     figure = courses_figure(
         [
             (
-                f"{course.name}, {course.epochs} epochs",
+                f"{course.name}, {counted(course.epochs, 'epoch')}",
                 [float(entry["accuracy"] or 0) for entry in course.log],
                 np.cumsum([float(entry.get("seconds") or 0) for entry in course.log]).tolist(),
                 course.n_validation,

@@ -13,6 +13,7 @@ from featx.heads.folds import make_folds
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.promotion.assemble import Assembly
+from featx.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ def standard_split(assembly: Assembly) -> RunSplit:
     head, data = assembly.head, assembly.data
     train, val, test = data.rows("train"), data.rows("val"), data.rows(assembly.test_split)
     if assembly.test_split != "val" and len(val):
-        return RunSplit(head, head, train, val, test, f"the {len(val)} images of split val")
+        return RunSplit(head, head, train, val, test, f"the {counted(len(val), 'image')} of split val")
     start, train, validation, chosen_on = _hold_back(assembly, train)
     return RunSplit(start, head, train, validation, test, chosen_on)
 

@@ -28,7 +28,7 @@ from featx.promotion.history import TrainingHistory, TrainingProgress, Validatio
 from featx.promotion.param_groups import TrainedBlocks, modules_in_eval_mode, parameter_groups
 from featx.promotion.targets import Targets, distillation_losses
 from featx.reporter import SILENT, Reporter
-from featx.text import brief
+from featx.text import brief, counted
 
 MAX_HALVINGS = 2
 """How often training that diverges is resumed from its last good epoch at half the learning rate."""
@@ -436,7 +436,7 @@ def _split_batches(trainer: Trainer, history: TrainingHistory, error: torch.OutO
     size = trainer.settings.batch_size
     if trainer.processes.count > 1:  # the others would wait for this one's gradients for ever
         raise PromotionError(
-            f"a batch of {size} images does not fit on {trainer.device}; try a smaller --batch-size"
+            f"a batch of {counted(size, 'image')} does not fit on {trainer.device}; try a smaller --batch-size"
         ) from error
     if history.accumulation_steps >= size:
         raise PromotionError(

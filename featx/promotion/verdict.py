@@ -11,6 +11,7 @@ from featx.metrics.paired import PairedTest, PromotionCriterion, mcnemar
 from featx.metrics.tables import images_text
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun
+from featx.text import form
 
 
 def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -> dict[str, Any]:
@@ -69,9 +70,10 @@ def verdict_of(
         return "assembled", f"the network is the head on its backbone, with accuracy {head.accuracy:.4f} on {where}"
     kept = "so the model is the head on its backbone"
     if run.history.alpha == 0:
+        which = form(run.history.epoch, "neither the one epoch", f"none of {run.history.epoch} epochs")
         return "kept-head", (
-            f"none of {run.history.epoch} epochs, nor any weights between the head's and the best epoch's, had a lower "
-            f"log loss on the validation images than the head, {kept}, with accuracy {head.accuracy:.4f} on {where}"
+            f"{which}, nor any weights between the head's and the best epoch's, had a lower log loss on the validation "
+            f"images than the head, {kept}, with accuracy {head.accuracy:.4f} on {where}"
         )
     result = (
         f"the fine-tuned network has accuracy {run.report.accuracy:.4f} and the head {head.accuracy:.4f} on {where}, "

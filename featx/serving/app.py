@@ -20,7 +20,7 @@ from featx.serving.body import RefusedError, read_body, uploads
 from featx.serving.metrics import CONTENT_TYPE
 from featx.serving.pages import SECURITY, docs_page, try_page
 from featx.serving.service import Service
-from featx.text import printable
+from featx.text import counted, printable
 
 _CLIENT_CLOSED = 499
 """The status, known from nginx, of a request whose client was gone before the answer."""
@@ -217,4 +217,4 @@ class _Observed:
             client = (scope.get("client") or ("-",))[0]
             images = scope.get("state", {}).get("images", 0)
             what = printable(f"{client} {method} {scope['path'][:200]}")
-            self._service.log(f"{what} {status} {images} images {1000 * seconds:.1f} ms")
+            self._service.log(f"{what} {status} {counted(images, 'image')} {1000 * seconds:.1f} ms")

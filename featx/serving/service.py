@@ -17,6 +17,7 @@ from featx.serving.body import Held, Upload, busy
 from featx.serving.limits import Limits
 from featx.serving.metrics import FAILED, PREDICTED, REJECTED, Metrics
 from featx.serving.scorer import open_scorer
+from featx.text import counted
 
 _PATIENCE = 0.25
 """Seconds after which a request that still waits is given up if its client is gone."""
@@ -116,7 +117,7 @@ class Service:
         try:
             futures = self.batcher.submit([image.data for image in images])
         except QueueFullError:
-            waiting = f"{self.batcher.waiting} images wait, of at most {self.limits.queue}"
+            waiting = f"{counted(self.batcher.waiting, 'image waits', 'images wait')}, of at most {self.limits.queue}"
             raise busy(f"the queue is full ({waiting}); try again") from None
         try:
             outcomes = await _settled(futures, gone)

@@ -25,6 +25,7 @@ from featx.io import atomic
 from featx.io.outputs import require_replaceable
 from featx.io.strict_json import strict_json
 from featx.streaming.layout import PREDICTIONS
+from featx.text import counted
 
 NOTED_EVERY, SAFE_EVERY = 0.25, 2.0
 """Seconds after which the journal states how far the rows are, which outlives the process; and after which they are written to
@@ -230,7 +231,11 @@ class Partial:
             if isinstance(error, CorruptFileError | BlockingIOError):
                 raise
             why = atomic.reason(error) + atomic.full_disk(self.rows.parent, 0, error)
-            kept = f"; {self.safe.rows:,} images are predicted, and the same command goes on" if self.safe.rows else ""
+            kept = (
+                f"; {counted(self.safe.rows, 'image is', 'images are')} predicted, and the same command goes on"
+                if self.safe.rows
+                else ""
+            )
             raise OutputError(f"cannot write {self.rows}: {why}{kept}") from error
 
 

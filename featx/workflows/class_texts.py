@@ -110,7 +110,8 @@ def notes_on_texts(texts: ClassTexts, features: FeatureSet, task: str) -> list[s
     notes = [f"the texts of the classes: {listed([repr(template) for template in texts.templates], most=3)}"]
     if renamed:
         notes.append(
-            f"{len(renamed)} classes have other names in the texts than in the data set: {listed(renamed, most=3)}"
+            f"{counted(len(renamed), 'class has another name', 'classes have other names')} in the texts than in the "
+            f"data set: {listed(renamed, most=3)}"
         )
     pictured = set(_classes(features, task))
     if further := [printable(name) for name in texts.names if name not in pictured]:

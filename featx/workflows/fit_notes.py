@@ -15,7 +15,7 @@ from featx.heads.head import Head
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
-from featx.text import counted, listed
+from featx.text import counted, form, listed
 from featx.workflows.class_texts import notes_on_texts
 from featx.workflows.small_data import more_in_folds, notes_on_few
 
@@ -56,7 +56,7 @@ def notes_on_fit(
     ]
     names, counts = np.unique(split.splits[split.labels >= 0].astype(str), return_counts=True)
     notes += [
-        f"{counted(int(count), 'image')} of split {name} {'was' if count == 1 else 'were'} not used"
+        f"{counted(int(count), 'image')} of split {name} {form(count, 'was', 'were')} not used"
         f"{_why_left_out(name, head.task_)}"
         for name, count in zip(names, counts, strict=True)
         if name not in used

@@ -22,7 +22,7 @@ from featx.heads.targets import Constant, constant_of, targets_of
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.grouped import effective_size, group_sums, number_groups
 from featx.metrics.reports import Report
-from featx.text import counted, listed, printable
+from featx.text import counted, form, listed, printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +130,20 @@ class Resampling:
                 report, right[test] = self._judged(rows[train], rows[test])
                 reports.append(report)
             except HeadError as error:
-                raise HeadError(f"--cv {column}, the fold {name!r} of {len(test)} images: {error}") from error
+                raise HeadError(
+                    f"--cv {column}, the fold {name!r} of {counted(len(test), 'image')}: {error}"
+                ) from error
             self.done()
         torn = straddling(names[rows], row_groups(self.features, rows))
         if len(torn):
             notes.append(
-                f"{len(torn)} groups (copies of an image, or images of one value of --group) lie in several folds of the "
-                f"column {column!r}, so the result is optimistic"
+                f"{counted(len(torn), 'group')} (copies of an image, or images of one value of --group) "
+                f"{form(len(torn), 'lies', 'lie')} in several folds of the column {column!r}, so the result is optimistic"
             )
         if left_out := len(rows) - sum(len(test) for _, test in folds.values()):
             notes.append(
-                f"{left_out} images are in no fold of the column {column!r}: heads are fitted to them, none is judged by them"
+                f"{counted(left_out, 'image is', 'images are')} in no fold of the column {column!r}: heads are fitted to "
+                f"{form(left_out, 'it', 'them')}, none is judged by {form(left_out, 'it', 'them')}"
             )
         judged = ~np.isnan(right)
         found = CrossValidated.from_reports(

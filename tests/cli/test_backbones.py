@@ -57,7 +57,7 @@ def test_a_backbone_that_cannot_be_used_has_its_reason_in_its_line(
     names = ["name", "timm/deit_tiny_distilled_patch16_224", "timm/deit_tiny_patch16_224"]
     assert [line.split()[0] for line in done.stdout.splitlines()] == names
     assert "timm/deit_tiny_distilled_patch16_224  cannot be used: this timm cannot build it\n" in done.stdout
-    assert done.stderr == "Note: 1 of 2 backbones cannot be used; their lines have the reasons\n"
+    assert done.stderr == "Note: 1 of 2 backbones cannot be used; its line has the reason\n"
     listed = json.loads(featx("backbones", "timm/deit_tiny*patch16_224", "--json").stdout)
     assert [entry["name"] for entry in listed["backbones"]] == ["timm/deit_tiny_patch16_224"]
     assert listed["skipped"] == [{"name": names[1], "why": "this timm cannot build it"}]

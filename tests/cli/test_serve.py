@@ -67,7 +67,7 @@ def test_it_prints_its_address_answers_and_ends_with_status_0_after_a_signal(hea
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "")
     assert "Warning: 0.0.0.0 is not an address of this machine alone: the token passes the network in plain text" in err
-    assert "127.0.0.1 POST /predict 200 1 images " in err
+    assert "127.0.0.1 POST /predict 200 1 image " in err
     assert "Traceback" not in err
 
 

@@ -81,7 +81,7 @@ def test_another_fit_is_another_file(photos: Path) -> None:
         (("--fit", "stretch"), 2, "'stretch' is not one of 'crop', 'pad', 'squash'"),
         (("--in-chans", "0"), 2, "0 is not in the range 1<=x<=1024"),
         (("--in-chans", "5"), 1, "mine.py:net takes 1 channel; networks of timm can be adapted (--in-chans)"),
-        (("--bands", "1,2,3,4,5"), 1, "for a network of 1 channels; expected one to four bands"),
+        (("--bands", "1,2,3,4,5"), 1, "for a network of 1 channel; expected one to four bands"),
     ],
 )
 def test_what_cannot_be_is_one_line(photos: Path, options: tuple[str, ...], status: int, message: str) -> None:

@@ -230,7 +230,7 @@ def test_fields_with_their_defaults_are_no_part_of_an_identity() -> None:
         ({"crop_width": 0}, "crop_width is 0; expected 1 to 2048 pixels, or None for a square"),
         ({"crop_width": "9"}, "crop_width is '9'; expected 1 to 2048 pixels"),
         ({"channels": 0}, "channels is 0; expected 1 to 1024"),
-        ({"channels": 1}, "mean has 3 values; expected one for each channel, of which there are 1"),
+        ({"channels": 1}, "mean has 3 values; expected one for each channel, of which there is 1"),
         ({"crop": 1, "crop_width": 2048, "resize": 2048}, "are too many"),
         ({"crop": 2048, "resize": 0, "channels": 1024, "mean": (0,) * 1024, "std": (1,) * 1024}, "are too many"),
         (

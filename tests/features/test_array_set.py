@@ -110,7 +110,7 @@ def test_a_head_predicts_numbers_of_arrays_without_being_told() -> None:
         ({"X": X[0]}, r"features are \(3,\) of float32; .*X\[None\] makes a single row"),
         ({"X": [["a", "b"]]}, r"features are \(1, 2\) of <U1; expected \(N, D\) numbers"),
         ({"X": "cache/x.h5"}, r"features are \(\) of <U10"),
-        ({"X": X, "y": ["a"]}, "there are 6 rows of features and 1 labels"),
+        ({"X": X, "y": ["a"]}, "there are 6 rows of features and 1 label"),
         ({"X": X, "y": "aabbaa"}, "labels are a str, 'aabbaa'; expected one for each row"),
         (
             {"X": X, "y": np.zeros((6, 2)) + 0.5},
@@ -126,10 +126,10 @@ def test_a_head_predicts_numbers_of_arrays_without_being_told() -> None:
         ({"X": X, "y": ["c"] * 6, "classes": ["a", "b"]}, "labels hold c; the classes are a, b"),
         (
             {"X": X, "y": np.eye(3)[[0, 1, 2, 0, 1, 2]], "classes": ["a"]},
-            "labels have 3 columns, and there are 1 classes",
+            "labels have 3 columns, and there is 1 class",
         ),
         ({"X": X, "keys": ["ab"] * 6}, "a key is not of 16 bytes.*expected .* 32 hexadecimal digits"),
-        ({"X": X, "splits": ["train"]}, "a feature set needs one of each per image; found 6 features.*1 splits"),
+        ({"X": X, "splits": ["train"]}, "a feature set needs one of each per image; found features: 6.*splits: 1"),
     ],
 )
 def test_unsuitable_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -117,7 +117,7 @@ def test_columns_made_in_python_become_text() -> None:
     columns = feature_set(age=np.array([30.0, np.nan]), name=["Ann", None]).columns
     assert {name: cells.tolist() for name, cells in columns.items()} == {"age": ["30", ""], "name": ["Ann", ""]}
     with pytest.raises(
-        HeadError, match=r"a feature set needs one of each per image; found .* 1 cells of the column 'age'"
+        HeadError, match=r"a feature set needs one of each per image; found .* cells of the column 'age': 1"
     ):
         feature_set(age=[30])
     with pytest.raises(HeadError, match="the column 'age' holds the list"):

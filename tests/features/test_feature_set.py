@@ -128,7 +128,7 @@ def test_a_row_that_does_not_fit_its_check_is_refused_with_its_image(tmp_path: P
     data = path.read_bytes()
     path.write_bytes(data.replace(VECTORS[2].tobytes(), VECTORS[1].tobytes()))
     message = (
-        r"f\.h5: 1 of 5 rows of layer penultimate do not match their checksums, the first of b/caf.\.png; "
+        r"f\.h5: 1 of 5 rows of layer penultimate does not match its checksum, the first of b/caf.\.png; "
         r"the same featx extract with --rehash"
     )
     with pytest.raises(CorruptFileError, match=message):
@@ -323,7 +323,7 @@ def test_arrays_are_not_copied(letters: FeatureSet) -> None:
         ({"labels": [[0], [1, 0], []]}, "labels are no array"),
         ({"labels": [0, 1, 2]}, r"labels are 0 to 2; expected one index of the 2 classes for each image, or -1 for none"),
         ({"labels": [0, 1, -2]}, r"labels are -2 to 1; expected"),
-        ({"labels": [0, 1]}, r"one of each per image; found 3 features, 2 labels, 3 keys, 3 splits, 3 paths"),
+        ({"labels": [0, 1]}, r"one of each per image; found features: 3, labels: 2, keys: 3, splits: 3, paths: 3"),
         ({"features": [1.0, 2.0, 3.0]}, r"features are \(3,\) of float32; expected \(N, D\) numbers"),
         ({"features": [["a"], ["b"], ["c"]]}, r"features are \(3, 1\) of <U1; expected"),
         ({"classes": "ab"}, r"classes are 'ab'; expected a tuple of names"),

@@ -165,7 +165,7 @@ def test_a_damaged_row_on_the_server_is_computed_again_and_the_others_are_used(
     machine("two")
     result = extracted(photos)
     assert (result.computed, result.reused) == (1, 39)
-    assert f"{URL}/{file.name}: 1 of 40 rows are damaged and not used" in result.notes
+    assert f"{URL}/{file.name}: 1 of 40 rows is damaged and not used" in result.notes
     assert memory.cat(f"/cache-of-tests/{file.name}") == file.read_bytes()
 
 

@@ -26,7 +26,7 @@ X, Y = FEATURES.features, FEATURES.labels
         ),
         (lambda: Head().fit(X, Y[:-1]), "there are 105 rows of X and 104 of y; expected one label for each row"),
         (lambda: Head().fit(X, Y + 0.5), r"Unknown label type: y holds numbers such as .*Head\(task='regression'\)"),
-        (lambda: Head().fit(X, [None, *Y[1:]]), "1 rows of y hold no label"),
+        (lambda: Head().fit(X, [None, *Y[1:]]), "1 row of y holds no label"),
         (lambda: Head().fit(X.tolist()), "Head.fit got a list; expected a FeatureSet"),
         (
             lambda: Head().fit("cache/x.h5"),

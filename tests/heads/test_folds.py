@@ -159,7 +159,7 @@ def test_whatever_the_label_sets_no_label_is_judged_that_training_rows_lack(data
 
 
 def test_fewer_than_two_folds_are_none() -> None:
-    with pytest.raises(FoldError, match="1 folds; cross-validation needs at least 2"):
+    with pytest.raises(FoldError, match="1 fold; cross-validation needs at least 2"):
         make_folds(np.array([0, 1]), None, folds=1, seed=0)
     with pytest.raises(FoldError, match="neither strata nor groups"):
         make_folds(None, None, folds=2, seed=0)

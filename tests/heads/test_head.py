@@ -317,7 +317,7 @@ def test_held_out_features_that_are_not_finite_are_refused_when_they_judge() -> 
     features = photos()
     features.features[-1, 2] = np.nan
     head = Head("logreg").fit(features)
-    with pytest.raises(HeadError, match="1 rows of features of the split 'test' are NaN or infinite"):
+    with pytest.raises(HeadError, match="1 row of features of the split 'test' is NaN or infinite"):
         head.evaluate(features)
 
 

@@ -142,7 +142,7 @@ def test_a_view_that_is_not_finite_is_an_image_that_is_not(tmp_path: Path) -> No
     X[3, 2, 0] = np.nan
     assert np.isnan(head.predict_values(X)[3]).all()
     assert np.isfinite(np.delete(head.predict_values(X), 3, axis=0)).all()
-    with pytest.raises(HeadError, match="1 rows of features of the split 'train' are NaN"):
+    with pytest.raises(HeadError, match="1 row of features of the split 'train' is NaN"):
         Head("logreg").fit(dataclasses.replace(features, features=X))
 
 

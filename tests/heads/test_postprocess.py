@@ -243,7 +243,7 @@ def test_adjusted_by_one_the_posterior_is_that_of_equally_frequent_classes() -> 
 def test_an_adjustment_that_means_nothing_is_an_error() -> None:
     with pytest.raises(HeadError, match="tau is -1; logit adjustment takes a number of at least 0"):
         logit_adjustment(np.array([1, 1]), -1.0)
-    with pytest.raises(HeadError, match="1 classes have no rows; logit adjustment needs some of each"):
+    with pytest.raises(HeadError, match="1 class has no rows; logit adjustment needs some of each"):
         logit_adjustment(np.array([1, 0]), 1.0)
 
 
@@ -252,7 +252,7 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     weights = balanced_weights(y, 3)
     np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(3), y=y))
     assert weights[y].mean() == pytest.approx(1.0)
-    with pytest.raises(HeadError, match="1 of 4 classes have no rows"):
+    with pytest.raises(HeadError, match="1 of 4 classes has no rows"):
         balanced_weights(y, 4)
 
 

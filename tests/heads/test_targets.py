@@ -81,7 +81,7 @@ def test_classes_are_matched_by_name_with_those_that_a_head_knows() -> None:
     targets = targets_of(labelled("c", "a"), "classification", ("a", "b", "c"))
     assert (targets.names, targets.y.tolist()) == (("a", "b", "c"), [2, 0])
     with pytest.raises(
-        HeadError, match=r"1 images of the split 'test' are of classes that the head was not fitted to \(c\)"
+        HeadError, match=r"1 image of the split 'test' is of a class that the head was not fitted to \(c\)"
     ):
         targets_of(labelled("c", "a"), "classification", ("a", "b"), where="the split 'test'")
     assert known_labels(np.array([1, 0]), ("x", "y"), ("y", "x"), where="").tolist() == [0, 1]
@@ -94,7 +94,7 @@ def test_one_class_is_nothing_to_learn() -> None:
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
 def test_rows_without_a_label_are_no_targets(task: str) -> None:
-    with pytest.raises(HeadError, match=r"1 images of this set have no label; FeatureSet\.split takes those"):
+    with pytest.raises(HeadError, match=r"1 image of this set has no label; FeatureSet\.split takes those"):
         targets_of(labelled("1", "2", None), task)
 
 

@@ -109,7 +109,7 @@ def test_each_of_1000_flipped_bits_in_features_checksums_and_image_tables_is_fou
     for place, bit, result in in_features:
         row = (place - layer.offset) // width
         assert (result["ok"], result["rows"], result["bad_rows"]) == (False, 49, 1), (place, bit)
-        message = f"layer penultimate: 1 rows do not match their checksum, the first of {cache.paths[row]}"
+        message = f"layer penultimate: 1 row does not match its checksum, the first of {cache.paths[row]}"
         assert result["problems"][0] == message
     spans = {
         name: (table.offset, table.nbytes)
@@ -162,8 +162,8 @@ def test_a_row_that_is_bad_in_two_ways_is_counted_once(tmp_path: Path) -> None:
     result = verify_file(path)
     assert result["bad_rows"] == 1
     assert result["problems"] == [
-        "layer penultimate: 1 rows do not match their checksum, the first of b.png",
-        "layer penultimate: 1 rows contain NaN or infinity, the first of b.png",
+        "layer penultimate: 1 row does not match its checksum, the first of b.png",
+        "layer penultimate: 1 row contains NaN or infinity, the first of b.png",
     ]
 
 
@@ -178,20 +178,20 @@ def test_copies_of_an_image_with_other_features_are_found(tmp_path: Path) -> Non
     result = verify_file(small_file(tmp_path / "f.h5", np.array([[1, 2], [3, 4], [1, 3]]), keys=(5, 6, 5)))
     assert (result["ok"], result["duplicates"], result["bad_rows"]) == (False, 1, 0)
     assert result["problems"] == [
-        "layer penultimate: 1 copies of an image have features that differ from the original's, the first c.png from a.png"
+        "layer penultimate: 1 copy of an image has features that differ from the original's, the first c.png from a.png"
     ]
 
 
 def test_features_without_a_key_are_found(tmp_path: Path) -> None:
     result = verify_file(small_file(tmp_path / "f.h5", keys=(1, 0, 2)))
     assert result["ok"] is False
-    assert result["problems"] == ["1 rows have features but no key, the first of b.png"]
+    assert result["problems"] == ["1 row has features but no key, the first of b.png"]
 
 
 def test_a_path_in_several_rows_is_found(tmp_path: Path) -> None:
     result = verify_file(small_file(tmp_path / "f.h5", paths=(b"a.png", b"caf\xe9.png", b"caf\xe9.png")))
     assert result["ok"] is False
-    assert result["problems"] == ["1 paths occur in several rows, the first caf\udce9.png"]
+    assert result["problems"] == ["1 path occurs in several rows, the first caf\udce9.png"]
 
 
 def test_a_truncated_file_is_a_problem_that_names_it(features: Path, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_an_incomplete_file_is_a_problem_and_what_it_has_is_checked(tmp_path: Pa
     result = verify_file(partial)
     assert result["bad_rows"] == 1
     assert result["problems"] == [
-        incomplete.format(2), "layer penultimate: 1 rows do not match their checksum, the first of c.png",
+        incomplete.format(2), "layer penultimate: 1 row does not match its checksum, the first of c.png",
     ]  # fmt: skip
 
 
@@ -286,9 +286,8 @@ def test_features_that_were_replaced_are_found_though_checksums_and_digest_match
     assert len(result["problems"]) == len(layers)
     for layer, problem in zip(layers, result["problems"], strict=True):
         tolerance = "0.001" if dtype == "float32" else "0.005"
-        message = (
-            f"layer {layer}: {rows} of 8 rows that were extracted again differ by more than {tolerance} (relative)"
-        )
+        differ = "1 differs" if rows == 1 else "8 differ"
+        message = f"layer {layer}: of 8 rows that were extracted again, {differ} by more than {tolerance} (relative)"
         assert problem.startswith(message)
         if what == "one row":
             assert problem.endswith("the first of b/7.png")

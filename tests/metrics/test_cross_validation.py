@@ -122,7 +122,7 @@ def test_a_fold_that_leaves_a_metric_undefined_does_not_count_in_its_mean() -> N
     constant = RegressionReport.from_predictions(np.array([2.0, 2.0]), np.array([0.0, 1.0]), split="cv")
     found = CrossValidated.from_reports([good, constant])
     assert found.mean("r2") == good.r2
-    assert found.notes == ("R2 is undefined in 1 of 2 folds, which do not count in its mean",)
+    assert found.notes == ("R2 is undefined in 1 of 2 folds, which does not count in its mean",)
     nothing = CrossValidated.from_reports([constant, constant])
     r2 = json.loads(json.dumps(nothing.as_dict(), allow_nan=False))["metrics"]["r2"]
     assert (r2["mean"], r2["lowest"], r2["highest"], r2["values"]) == (None, None, None, [[None, None]])

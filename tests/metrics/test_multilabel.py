@@ -69,7 +69,10 @@ def test_a_label_on_no_image_is_left_out_of_the_means_and_named() -> None:
     assert report.macro_auroc == 0.5
     assert report.macro_f1 == 0.5
     assert report.micro_f1 == pytest.approx(2 * 1 / (2 + 3))
-    assert report.notes == ("x", "1 of 2 labels are on no image of split val and do not count in means over labels: b?")
+    assert report.notes == (
+        "x",
+        "1 of 2 labels is on no image of split val and does not count in means over labels: b?",
+    )
     row = report.as_dict()["per_label"][1]
     assert (row["recall"], row["f1"], row["average_precision"], row["auroc"]) == (None, None, None, None)
     assert (row["precision"], row["support"]) == (0.0, 0)

@@ -62,7 +62,7 @@ def run_of(tuned_only: int, head_only: int, *, alpha: float = 1.0, n: int = 100)
         (None, (), FineTuning(), "assembled",
          "the network is the head on its backbone, with accuracy 0.5000 on the 100 images of split test"),
         (run_of(20, 0, alpha=0), (), FineTuning(), "kept-head",
-         "none of 1 epochs, nor any weights between the head's and the best epoch's, had a lower log loss on the "
+         "neither the one epoch, nor any weights between the head's and the best epoch's, had a lower log loss on the "
          "validation images than the head, so the model is the head on its backbone, with accuracy 0.5000 on the 100 images of "
          "split test"),
         (run_of(20, 0), (), FineTuning(), "promoted",

@@ -416,7 +416,7 @@ def test_each_request_is_logged_on_a_line_if_that_is_wanted(serve: Serve) -> Non
     client = serve(access_log=lines.append)
     client.post("/predict?top=1", content=PNG, headers=RAW)
     client.get("/a%0Ab")
-    assert lines[0].startswith("testclient POST /predict 200 1 images ")
+    assert lines[0].startswith("testclient POST /predict 200 1 image ")
     assert lines[1].startswith("testclient GET /a\\nb 404 0 images ")
 
 

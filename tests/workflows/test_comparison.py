@@ -71,7 +71,7 @@ def test_where_no_kind_can_be_fitted_the_error_has_the_first_reason(tmp_path: Pa
     features = photos()
     features.features[1, 2] = np.nan
     with pytest.raises(
-        HeadError, match="no kind of head could be fitted: 1 rows of features of the split 'train' are Na"
+        HeadError, match="no kind of head could be fitted: 1 row of features of the split 'train' is Na"
     ):
         fit_head(features, "auto", models=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -103,7 +103,7 @@ def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_allclose(linear.predictor_.weight, trained.predictor_.weight, atol=1e-4)
     np.testing.assert_allclose(linear.predictor_.bias, trained.predictor_.bias, atol=1e-4)
     assert "rank 1 of 2 processes" in first["damaged"]
-    assert "0003.h5: 1 of 397 rows of layer penultimate do not match" in first["damaged"]
+    assert "0003.h5: 1 of 397 rows of layer penultimate does not match" in first["damaged"]
     for name in ("one.h5", "several.set"):
         of_file = featx.FeatureSet.load(tmp_path / name)
         for kind in ("ridge", "logreg"):

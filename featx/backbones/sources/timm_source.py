@@ -30,7 +30,7 @@ from featx.backbones.ways import POSITIONS, Converter
 from featx.data.sources.hub_network import offline_without_network
 from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
-from featx.text import brief, did_you_mean
+from featx.text import brief, counted, did_you_mean
 
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # an architecture, perhaps with the tag of its weights
 
@@ -136,7 +136,9 @@ def _created(timm: Any, name: str, weights: str, channels: int | None) -> nn.Mod
             return seeded(functools.partial(create, **_adapted(channels)))
     except Exception as error:  # timm passes on the errors of its hub, urllib and torch
         if channels is not None and weights != "default":
-            raise BackboneError(f"timm cannot build {name} for {channels} channels: {brief(error)}") from error
+            raise BackboneError(
+                f"timm cannot build {name} for {counted(channels, 'channel')}: {brief(error)}"
+            ) from error
         raise BackboneError(
             f"timm cannot load the weights of {name} ({brief(error)}); name a local file with --weights FILE, or "
             "--weights random"
@@ -149,7 +151,7 @@ def _adapted(channels: int | None) -> dict[str, int]:
 
 def _channels_note(name: str, own: int, channels: int) -> str:
     way = "summed for the one channel" if channels == 1 else f"repeated for {channels} channels"
-    return f"{name} takes {own} channels; the kernels of its first convolution were {way}, as timm does"
+    return f"{name} takes {counted(own, 'channel')}; the kernels of its first convolution were {way}, as timm does"
 
 
 def _load_adapted(
@@ -181,7 +183,7 @@ def _load_adapted(
             weight_files.copy_into(module, state, strict=True)
         except Exception as error:  # each model of timm has code of its own
             raise BackboneError(
-                f"the first layer of {name} cannot be adapted to {transform.channels} channels: {brief(error)}"
+                f"the first layer of {name} cannot be adapted to {counted(transform.channels, 'channel')}: {brief(error)}"
             ) from error
         return found, (*notes, _channels_note(name, own, transform.channels))
 

@@ -19,7 +19,7 @@ from featx.data.sources.paths_store import stored_path
 from featx.data.urls import folder_location, public
 from featx.errors import DatasetError
 from featx.io.file_kinds import PICTURE, kind_of_file
-from featx.text import listed, portable
+from featx.text import form, listed, portable
 
 EXPECTED = "an image file"
 
@@ -63,7 +63,9 @@ def scan_files(items: Sequence[str | os.PathLike[str]], options: ScanOptions = N
     root = os.path.commonpath([posixpath.dirname(path) for path in local]) if local else _folder_of(next(iter(found)))
     paths = sorted((path if is_remote(path) else os.path.relpath(path, root) for path in found), key=os.fsencode)
     repeated = len(listed_files) - len(found)
-    notes = [f"{repeated} of the images are listed twice; each counts once"] if repeated else []
+    notes = (
+        [f"{repeated:,} of the images {form(repeated, 'is', 'are')} listed twice; each counts once"] if repeated else []
+    )
     return assemble(
         _name(root, paths), open_store(root), paths, [None] * len(paths), [""] * len(paths), notes, options=options
     )

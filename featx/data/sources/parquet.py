@@ -23,7 +23,7 @@ from featx.data.sources.parquet_files import (
 from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
 from featx.io.file_kinds import TABLE, misplaced
-from featx.text import listed
+from featx.text import form, listed
 
 if TYPE_CHECKING:
     from featx.data.sources.row_cells import Rows
@@ -55,7 +55,11 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     from featx.data.sources.row_cells import assemble_rows
 
     empty = [part.where for part in parts if not part.names]
-    notes = [f"{len(empty)} of {len(parts)} files have no rows: {listed(empty, 3)}"] if empty else []
+    notes = (
+        [f"{len(empty)} of {len(parts)} files {form(len(empty), 'has', 'have')} no rows: {listed(empty, 3)}"]
+        if empty
+        else []
+    )
     return assemble_rows(name, store, [part for part in parts if part.names] or parts, options, notes)
 
 

@@ -40,7 +40,7 @@ from featx.data.table_rows import (
 )
 from featx.data.urls import folder_location, without_secrets
 from featx.errors import DatasetError
-from featx.text import counted, listed, shortened
+from featx.text import counted, form, listed, shortened
 
 __all__ = [
     "EXPECTED",
@@ -385,15 +385,16 @@ def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOpti
     if not missing:
         return
     name = table if len(missing) == len(paths) else Path(str(table)).name
-    where = f"that {'is' if len(paths) == 1 else 'are'} not there, relative to {store.location}: {listed(missing)}"
+    where = f"{form(len(missing), 'is', 'are')} not there, relative to {store.location}: {listed(missing)}"
     if len(missing) == len(paths):
         raise DatasetError(
-            f"{name} names {counted(len(missing), 'file')} {where}{_where_else(table, missing, options)}"
+            f"{name} names {counted(len(missing), 'file')} that {where}{_where_else(table, missing, options)}"
         )
     share = len(missing) / len(paths)
     warning = "Warning: " if share > _MANY_MISSING else ""
     yield (
-        f"{warning}{name} names {len(missing)} of {len(paths)} files ({share:.1%}) {where}. These fail, the others are used"
+        f"{warning}{name} names {counted(len(paths), 'file')}, of which {len(missing):,} ({share:.1%}) {where}. "
+        f"{form(len(missing), 'It fails', 'These fail')}, the others are used"
     )
 
 
@@ -424,8 +425,8 @@ def _splits(where: str, rows: Rows) -> tuple[list[str], list[str]]:
     if "" in names and len(names) > 1:
         without = [line for line, split in zip(rows.lines, rows.splits, strict=True) if not split]
         raise DatasetError(
-            f"{where}: {len(without)} rows have no split (lines {listed(without)}), the others do; "
-            "name one in every row or in none"
+            f"{where}: {counted(len(without), 'row has', 'rows have')} no split ({form(len(without), 'line', 'lines')} "
+            f"{listed(without)}), the others do; name one in every row or in none"
         )
     known = splits_of_cells(sorted(names))
     notes = [

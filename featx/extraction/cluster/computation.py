@@ -333,7 +333,7 @@ class _Arrivals:
         cluster, rates = self._cluster, {stage: f"{rate:,.0f}" for stage, rate in self.rates().items()}
         kind = "GPU" if cluster.gpus else "CPU"
         processes = counted(cluster.actors, f"{kind} process", f"{kind} processes")
-        apart = f" on each of {cluster.decoders} cores," if cluster.gpus else " and"
+        apart = f" on each of {counted(cluster.decoders, 'core')}," if cluster.gpus else " and"
         work = f"reading and decoding {rates['decode']}{apart} the network {rates['encode']} in each of "
         return (
             f"Ray: {counted(cluster.machines, 'machine')}; images per second of each stage alone: {work}{processes}, writing "

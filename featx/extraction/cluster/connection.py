@@ -19,7 +19,7 @@ from featx.data.urls import secrets
 from featx.errors import EngineError, FeatxError
 from featx.extraction.cluster.settings import AUTO, LOCAL, RaySettings
 from featx.system import cores
-from featx.text import brief, counted, listed
+from featx.text import brief, counted, form, listed
 
 if TYPE_CHECKING:
     from featx.extraction.cluster.workers import Samples
@@ -246,7 +246,8 @@ def _sized(settings: RaySettings, nodes: list[dict[str, Any]]) -> Cluster:
     cpus = [float(node["Resources"].get("CPU", 0)) for node in nodes]
     gpus = [float(node["Resources"].get("GPU", 0)) for node in nodes]
     each = settings.gpus if settings.gpus is not None else (1.0 if any(gpus) else 0.0)
-    have = f"the cluster has {counted(len(nodes), 'machine')} with {sum(cpus):g} CPUs and {sum(gpus):g} GPUs"
+    units = f"{sum(cpus):g} {form(sum(cpus), 'CPU', 'CPUs')} and {sum(gpus):g} {form(sum(gpus), 'GPU', 'GPUs')}"
+    have = f"the cluster has {counted(len(nodes), 'machine')} with {units}"
     total = int(sum(cpus))
     if each:
         most = sum(math.floor(min(gpu / each + 1e-9, cpu)) for gpu, cpu in zip(gpus, cpus, strict=True))

@@ -13,6 +13,7 @@ import numpy as np
 from featx._version import __version__
 from featx.data.image_set import UNLABELLED
 from featx.errors import CorruptFileError, HeadError, SettingsError
+from featx.features.checksums import damaged_rows
 from featx.features.exchange.vectors import let_go
 from featx.features.feature_file import DONE
 from featx.features.feature_set import FeatureSet
@@ -152,8 +153,8 @@ def _of_file(file: Features, stored: Sequence[str]) -> Content:
     if not matches.all():
         first = file.paths[rows[np.argmin(matches)]]
         raise CorruptFileError(
-            f"{file.path}: {np.count_nonzero(~matches)} of {len(rows)} rows do not match their checksums, the first of {first}"
-            "; the same featx extract with --rehash computes those again"
+            f"{file.path}: {damaged_rows(matches)}, the first of {first}; the same featx extract with --rehash computes "
+            "what is damaged again"
         )
     columns, notes = _distinct_columns({name: file.column(name)[rows] for name in file.column_names})
     layers = {name: file.features(name) for name in stored}

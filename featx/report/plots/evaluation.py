@@ -26,6 +26,7 @@ from featx.report.plots.style import (
     set_subject,
     style,
 )
+from featx.text import counted
 
 MOST_BARS = 40
 """Number of classes that ``per_class_figure`` shows: those with the lowest recall."""
@@ -70,7 +71,7 @@ def confusion_figure(report: ClassificationReport, *, subject: str = "") -> Figu
             )
             bar.set_label(f"{name}, share of the true class", size=9)
         axes.set(xlabel="predicted", ylabel="true")
-        axes.set_title(f"accuracy {report.accuracy:.4f} on {report.n} images ({label(report.split)})")
+        axes.set_title(f"accuracy {report.accuracy:.4f} on {counted(report.n, 'image')} ({label(report.split)})")
         set_subject(figure, subject)
         _name_classes(axes, report.classes)
         if count <= _MOST_CLASSES_WITH_NUMBERS:
@@ -129,7 +130,9 @@ def reliability_figure(report: ClassificationReport | MultiLabelReport) -> Figur
         upper.errorbar(x, y, error, fmt="o-", color=BLUE, linewidth=1.5, capsize=3, label="this head, 95 % interval")
         upper.set(ylabel="share with the label" if multilabel else "accuracy", ylim=(-0.02, 1.02), xlim=(-0.02, 1.02))
         upper.legend(loc="upper left")
-        upper.set_title(f"expected calibration error {report.ece:.4f} on {report.n} images ({label(report.split)})")
+        upper.set_title(
+            f"expected calibration error {report.ece:.4f} on {counted(report.n, 'image')} ({label(report.split)})"
+        )
         counts, widths = [b.count for b in bins], [b.high - b.low for b in bins]
         lower.bar([b.low for b in bins], counts, widths, align="edge", color=BLUE, edgecolor="white")
         lower.set_xlabel("probability of the label" if multilabel else "confidence of the prediction")

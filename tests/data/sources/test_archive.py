@@ -61,7 +61,7 @@ def test_a_folder_around_the_splits_is_passed_over_and_junk_is_left_out(tmp_path
     assert images.paths.tolist() == ["data/train/cat/1.jpg", "data/val/cat/2.jpg"]
     assert images.splits.tolist() == ["train", "val"]
     assert images.notes[:2] == (
-        f"{name}: 3 left out (1 hidden files, 1 in hidden folders, 1 with the ending .db)",
+        f"{name}: 3 left out (1 hidden file, 1 in hidden folders, 1 with the ending .db)",
         f"{name}: data/train is read as the split train, data/val as val",
     )
 
@@ -142,7 +142,7 @@ def test_a_folder_with_images_is_no_folder_of_archives(tmp_path: Path) -> None:
 def test_archives_in_an_archive_are_left_out_and_said(tmp_path: Path) -> None:
     inner = make_zip(tmp_path / "inner.zip", PETS).read_bytes()
     images = scan_images(make_zip(tmp_path / "outer.zip", {"a/1.jpg": b"1", "b/1.jpg": b"2", "more.zip": inner}))
-    assert images.notes == ("outer.zip: 1 left out (1 archives in the archive, which are not opened)",)
+    assert images.notes == ("outer.zip: 1 left out (1 archive in the archive, which is not opened)",)
 
 
 def test_an_option_without_effect_is_refused(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_hard_links_and_special_files_of_a_real_tar(tmp_path: Path) -> None:
     subprocess.run(["tar", "-cf", tmp_path / "pets.tar", "-C", folder, "."], check=True)
     images = scan_images(tmp_path / "pets.tar")
     assert read_all(images) == {"cat/1.jpg": b"one", "cat/hard.jpg": b"one", "dog/2.jpg": b""}
-    assert images.notes == ("pets.tar: 1 left out (1 devices, pipes or other things that are no files)",)
+    assert images.notes == ("pets.tar: 1 left out (1 device, pipe or other thing that is no file)",)
 
 
 def test_links_of_a_zip_lead_to_members(tmp_path: Path) -> None:

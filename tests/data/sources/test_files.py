@@ -28,7 +28,7 @@ def test_one_file_and_a_pattern_are_sets_too(tmp_path: Path) -> None:
     assert scan_images([tmp_path / "2.jpg"]).paths.tolist() == ["2.jpg"]
     assert scan_images(str(tmp_path / "*.jpg")).paths.tolist() == ["1.jpg", "2.jpg"]
     assert scan_images([tmp_path / "{1,2}.jpg", tmp_path / "1.jpg"]).notes == (
-        "1 of the images are listed twice; each counts once",
+        "1 of the images is listed twice; each counts once",
     )
 
 

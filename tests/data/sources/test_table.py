@@ -18,7 +18,7 @@ def test_a_label_of_a_table_that_is_in_test_alone_is_noted_since_it_may_be_no_cl
     rows = "path,label,split\n0.jpg,1.5,train\n1.jpg,2.5,train\n2.jpg,3.5,test\n3.jpg,4.5,val\n4.jpg,1.5,test\n"
     (note,) = scan_images(table(tmp_path / "t.csv", rows, *files)).notes
     assert note == (
-        "class '3.5' and 1 other classes have no images in train but in val or test (such as 2.jpg): no head can learn such a "
+        "class '3.5' and 1 other class have no images in train but in val or test (such as 2.jpg): no head can learn such a "
         "class; ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
     )
     (note,) = scan_images(table(tmp_path / "t.csv", rows.replace("4.5", "2.5"), *files)).notes
@@ -168,7 +168,7 @@ def test_files_that_are_not_there_are_counted_and_named_and_are_an_error_if_none
     images = scan_images(table(tmp_path / "t.csv", rows, *there))
     assert len(images) == 40
     assert images.notes[0] == (
-        f"t.csv names 1 of 40 files (2.5%) that are not there, relative to {tmp_path.resolve()}: 0.jpg. These fail, the others "
+        f"t.csv names 40 files, of which 1 (2.5%) is not there, relative to {tmp_path.resolve()}: 0.jpg. It fails, the others "
         "are used"
     )
     for name in there[:13]:
@@ -176,7 +176,7 @@ def test_files_that_are_not_there_are_counted_and_named_and_are_an_error_if_none
     assert (
         scan_images(tmp_path / "t.csv")
         .notes[0]
-        .startswith("Warning: t.csv names 14 of 40 files (35.0%) that are not there")
+        .startswith("Warning: t.csv names 40 files, of which 14 (35.0%) are not there")
     )
     for name in there[13:]:
         (tmp_path / name).unlink()

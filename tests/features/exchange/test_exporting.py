@@ -278,7 +278,7 @@ def test_a_damaged_row_is_not_exported(file: Path, tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[FeatureFile(file).layers["hidden"].offset + 4] ^= 1
     file.write_bytes(data)
-    with pytest.raises(CorruptFileError, match=r"1 of 5 rows do not match their checksums, the first of 00\.png"):
+    with pytest.raises(CorruptFileError, match=r"1 of 5 rows does not match its checksum, the first of 00\.png"):
         export_features(file, tmp_path / "x.parquet")
     assert not (tmp_path / "x.parquet").exists()
 
