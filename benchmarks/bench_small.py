@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/bench_small.py                       # made data: two minutes
     OMP_NUM_THREADS=1 python benchmarks/bench_small.py --only splits
     OMP_NUM_THREADS=1 python benchmarks/bench_small.py --only cross_validation --features cache/trashnet--resnet50.h5
+    OMP_NUM_THREADS=1 python benchmarks/bench_small.py --only quoted --features cache/trashnet--resnet50.h5 --runs 30
 
 All numbers come from fixed seeds, and all coverages are shares of simulated data sets (wanted: 0.95).
 
@@ -19,6 +20,13 @@ widths; ``split`` is Wilson's interval of one split of 70 and 20 %. ``balanced_a
 the t interval of these metrics. Images are drawn from Gaussians: made ones, or with ``--features`` those with the means and
 covariances of the classes of a feature file.
 
+``quoted`` (with ``--features`` alone; ten minutes of ``--runs 30``): a logreg head is fitted to a few images of each class of a
+feature file, and images of a test split are cross-validated with them as ``fit-head`` does by itself. ``bias`` is the
+cross-validated accuracy minus that of the head on all other images of the file, with its standard error; ``folds_train_on`` the
+images of a class in the folds; ``stands_for_head`` whether ``fit-head`` quotes it; ``coverage`` how often the interval has the
+accuracy of that very head. The images are drawn at random, or each class has consecutive ones in the order of their names,
+which often show one object.
+
 ``reports``: the interval of the RMSE of a report on 10 to 200 held-out images, for several kinds of errors. ``width`` is the
 median ratio of its ends.
 """
@@ -26,8 +34,10 @@ median ratio of its ends.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -38,10 +48,13 @@ from bench_groups import ERRORS
 from featx.data.splits import hash_position, hash_splits, split_at
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
+from featx.heads.head import Head
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.regression import RegressionReport
 from featx.metrics.scores import wilson_interval
 from featx.workflows.fit_options import CV_FOLDS, CV_REPEATS
+from featx.workflows.resampling import Resampling
+from featx.workflows.small_data import more_in_folds
 
 Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 _PENALTY = 0.3
@@ -192,6 +205,50 @@ def cross_validation(runs: int, file: str | None = None) -> Iterator[dict[str, o
             yield {"noise": noise, **coverage(draw, classes, count, runs)}
 
 
+def quoted(runs: int, file: str | None) -> Iterator[dict[str, object]]:
+    """The cross-validated accuracy beside that of the head on all other images of a feature file."""
+    if file is None:
+        return
+    features = FeatureSet.load(file)
+    distinct = np.sort(np.unique(features.keys, axis=0, return_index=True)[1])
+    by_name = np.array(sorted(distinct, key=lambda row: [int(n) for n in re.findall(r"\d+", str(features.paths[row]))]))
+    for neighbours, train, test in (
+        *((False, *counts) for counts in ((4, 0), (4, 2), (4, 3), (4, 8), (10, 5), (10, 15))), (True, 4, 0), (True, 4, 2)
+    ):  # fmt: skip
+        found = []
+        for run in range(runs):
+            rng = np.random.default_rng(run)
+            splits = np.full(len(features), "other", dtype=object)
+            for label in range(len(features.classes)):
+                own = by_name[features.labels[by_name] == label]
+                own = np.roll(own, rng.integers(len(own))) if neighbours else rng.permutation(own)
+                splits[own[:train]], splits[own[train : train + test]] = "train", "test"
+            found.append(_quoted(features, splits, distinct))
+        crossed, truth, covered, stands = np.array(found, dtype=np.float64).T
+        bias = crossed - truth
+        yield {
+            "neighbours": neighbours, "train": train, "test": test,
+            "folds_train_on": train + test - max(1.0, (train + test) / CV_FOLDS),
+            "cross_validated": round(float(crossed.mean()), 3), "truth": round(float(truth.mean()), 3),
+            "bias": round(float(bias.mean()), 3), "error": round(float(bias.std(ddof=1) / math.sqrt(runs)), 3),
+            "coverage": round(float(covered.mean()), 3), "stands_for_head": bool(stands.all()),
+        }  # fmt: skip
+
+
+def _quoted(features: FeatureSet, splits: np.ndarray, distinct: np.ndarray) -> tuple[float, float, bool, bool]:
+    """The cross-validated accuracy, the head's own, whether the interval has it, and whether the first stands for the head."""
+    rows = np.flatnonzero(splits != "other")
+    named = {**features.dataset, "splits": "given"}
+    few = dataclasses.replace(features.take(rows), splits=splits[rows], dataset=named)
+    head = Head("logreg").fit(few)
+    found = Resampling(few, few, head, lambda: None).judge_all(CV_FOLDS, CV_REPEATS)
+    rest = np.setdiff1d(distinct, np.flatnonzero(splits == "train"))
+    truth = float((head.predict_rows(features, rest).argmax(axis=1) == features.labels[rest]).mean())
+    low, high = (found.interval("accuracy") if found else None) or (0.0, 1.0)
+    mean = found.mean("accuracy") if found else math.nan
+    return mean, truth, low <= truth <= high, not more_in_folds(few, head)
+
+
 def reports(runs: int) -> Iterator[dict[str, object]]:
     """The coverage of the interval of the RMSE."""
     for name, (draw, variance) in ERRORS.items():
@@ -211,11 +268,11 @@ def measure(runs: int = 200, only: str | None = None, file: str | None = None) -
     Args:
         runs: simulated data sets for each setting.
         only: one part.
-        file: a feature file, for ``cross_validation``.
+        file: a feature file, for ``cross_validation`` and ``quoted``.
     """
     parts = {
         "splits": lambda: splits(runs), "cross_validation": lambda: cross_validation(runs, file),
-        "reports": lambda: reports(runs),
+        "quoted": lambda: quoted(runs, file), "reports": lambda: reports(runs),
     }  # fmt: skip
     return {name: list(part()) for name, part in parts.items() if only in (None, name)}
 
@@ -224,8 +281,8 @@ def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="simulated data sets for each setting")
-    parser.add_argument("--only", choices=("splits", "cross_validation", "reports"))
-    parser.add_argument("--features", help="feature file whose classes are imitated")
+    parser.add_argument("--only", choices=("splits", "cross_validation", "quoted", "reports"))
+    parser.add_argument("--features", help="feature file whose classes are imitated, or whose images are drawn")
     options = parser.parse_args()
     versions = {name: version(name) for name in ("featx", "numpy", "scipy")} | {"python": sys.version.split()[0]}
     results = measure(options.runs, options.only, options.features)

@@ -76,7 +76,10 @@ def of_splits(train: str, test: str) -> FeatureSet:
     [
         ("ab", "a" * 6 + "b" * 6, "6 images of 'a', the saved one to 1"),
         ("a" * 20 + "b", "a" * 5 + "b" * 6, "6 images of 'b', the saved one to 1"),
+        ("a" * 4 + "b" * 4, "a" * 8 + "b" * 8, "10 images of 'a', the saved one to 4"),
+        ("aabb", "abb", ""),
         ("a" * 8 + "b" * 8 + "ccd", "a" * 2 + "b" * 2 + "cd", ""),
+        ("a" * 8 + "b" * 8 + "c", "a" * 2 + "b" * 2 + "cc", ""),
     ],
 )
 def test_heads_of_many_more_images_of_a_class_do_not_stand_for_this_one(
