@@ -345,7 +345,7 @@ def _evaluate_promoted(
     outputs = list(_predict_inputs(model, inputs, None, workers, reporter))
     decoded = [row for row, (_, values, _) in enumerate(outputs) if values is not None]
     if not decoded:
-        raise DatasetError(f"none of the {len(inputs)} images of split {split!r} in {images.root} could be decoded")
+        raise DatasetError(f"no image of split {split!r} in {images.root} could be decoded")
     failures = [(name, error) for name, _, error in outputs if error]
     probabilities = np.stack([values for _, values, _ in outputs if values is not None])
     notes = [*model.seen.notes(rows.keys[decoded], split=split), *_failure_notes(failures), *remarks]

@@ -17,7 +17,7 @@ from featx.backbones.ways import POSITIONS, Converter, Way, find_ways, matching,
 from featx.backbones.weight_reader import read_file
 from featx.backbones.weights import copy_into, require_finite
 from featx.errors import BackboneError
-from featx.text import counted, listed, printable
+from featx.text import counted, form, listed, printable
 
 _FOREIGN_NAMES = (
     (
@@ -203,14 +203,15 @@ def _misfit(path: Path, name: str, closest: Fit, side: int) -> str:
         more, first = len(closest.strangers), printable(f"{way.prefix}{closest.strangers[0]}") or repr("")
         return (
             f"{path} does not fit {name}{where}: all {total} tensors of {name} are in it, but {more} more "
-            f"{'belongs' if more == 1 else 'belong'} to no part of it, the first {first}. Name the architecture that has "
-            "them, or a file without them if they only serve training"
+            f"{form(more, 'belongs', 'belong')} to no part of it, the first {first}. Name the architecture that has "
+            f"{form(more, 'it', 'them')}, or a file without {form(more, 'it if it only serves', 'them if they only serve')} "
+            "training"
         )
     first, why = next(iter(faults.items()))
     fitting = total - len(faults)
     return (
-        f"{path} does not fit {name}{where}: {fitting} of {total} tensors fit; the first that does not is {first}, which {why}"
-        f"{_remedy(closest, side)}"
+        f"{path} does not fit {name}{where}: {fitting} of {counted(total, 'tensor')} {form(fitting, 'fits', 'fit')}; the "
+        f"first that does not is {first}, which {why}{_remedy(closest, side)}"
     )
 
 

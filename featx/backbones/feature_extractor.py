@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from featx.backbones.blocks import block_names, channels_last, find_stages, first_tensor, told_outputs
 from featx.errors import BackboneError
 from featx.layer_spec import PENULTIMATE, Cells, LayerNode
-from featx.text import did_you_mean
+from featx.text import counted, did_you_mean
 
 GEM_POWER, GEM_MINIMUM = 3.0, 1e-6
 """Parameters of GeM pooling: the power p, and the value that smaller numbers are raised to."""
@@ -287,7 +287,7 @@ def _vectors(layer: str, out: Any, images: Sequence[int]) -> Tensor:
                 "which dimension holds the channels; name another layer"
             )
         return (out.flatten(1, 2) if is_last else out.flatten(2).transpose(1, 2)).float()
-    raise BackboneError(f"layer {layer!r} returns a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
+    raise BackboneError(f"layer {layer!r} returns a tensor of {counted(out.ndim, 'dimension')}; expected 2, 3 or 4")
 
 
 def _cell_means(layer: LayerNode, cells: Cells, out: Tensor, places: Tensor, images: Sequence[int]) -> Tensor:
@@ -331,8 +331,9 @@ def _grid_of(layer: LayerNode, cells: Cells, sides: Sequence[int], images: Seque
         if rows * columns != cells.count:
             near = [high * wide * n * n for n in (max(1, times), times + 1) if high * wide * n * n > 1]
             raise BackboneError(
-                f"layer {str(layer)!r}: {cells.count} tokens make no grid in the shape of images of {images[0]} x {images[1]} "
-                f"pixels; expected tokens:{' or tokens:'.join(map(str, near))}, or a square one, such as grid2"
+                f"layer {str(layer)!r}: {counted(cells.count, 'token makes', 'tokens make')} no grid in the shape of images "
+                f"of {images[0]} x {images[1]} pixels; expected tokens:{' or tokens:'.join(map(str, near))}, or a square one, "
+                "such as grid2"
             )
     if rows > sides[0] or columns > sides[1]:
         raise BackboneError(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from featx.errors import BackboneError
 from featx.io.strict_json import strict_json
 from featx.system import FOLDER, MISSING, why_unreadable
-from featx.text import brief, listed, printable
+from featx.text import brief, counted, form, listed, printable
 
 WEIGHT_NAMES = (
     "model.safetensors",
@@ -184,8 +184,8 @@ def _read_shards(index: Path) -> dict[str, Any]:
             raise BackboneError(f"{index.with_name(shard)} does not hold tensors by name, as {index.name} promises")
         state |= part
     if lacking := [name for name in places if name not in state]:
-        count = f"{len(lacking)} of its {len(places)} tensors"
-        raise BackboneError(f"{index}: {count} are in none of its shards, such as {printable(lacking[0])}")
+        count = f"{len(lacking)} of its {counted(len(places), 'tensor')} {form(len(lacking), 'is', 'are')}"
+        raise BackboneError(f"{index}: {count} in none of its shards, such as {printable(lacking[0])}")
     return state
 
 

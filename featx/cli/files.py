@@ -19,7 +19,7 @@ from featx.cli.output import print_csv, print_notes, print_result
 from featx.cli.remote_files import with_local_files
 from featx.constants import CACHE, MODELS
 from featx.errors import CacheMissError, FeatxError, ModelNotFoundError
-from featx.text import counted, printable, size_text
+from featx.text import counted, form, printable, size_text
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.features.entries import FolderEntry
@@ -150,12 +150,12 @@ def _show_entries(entries: Sequence[FolderEntry], folder: str) -> None:
     click.echo(f"{_files(len(entries))}, {size_text(sum(e.bytes for e in entries))}")
     if removable := [e for e in entries if e.removable]:
         size = size_text(sum(e.bytes for e in removable))
-        click.echo(f"{len(removable)} not needed, {size} (featx cache rm removes them)")
+        click.echo(f"{len(removable)} not needed, {size} (featx cache rm removes {form(len(removable), 'it', 'them')})")
 
 
 def _files(count: int) -> str:
     """A number of files, in words."""
-    return f"{count:,} file{'s' * (count != 1)}"
+    return counted(count, "file")
 
 
 def _age(modified: float) -> str:
@@ -335,4 +335,6 @@ def _show_merged(result: MergedShards) -> None:
     if result.file:
         click.echo(printable(f"features: {result.file}"))
     if result.removed:
-        click.echo(f"{counted(result.removed, 'shard')} removed, since the file has their rows")
+        click.echo(
+            f"{counted(result.removed, 'shard')} removed, since the file has {form(result.removed, 'its', 'their')} rows"
+        )

@@ -12,7 +12,7 @@ from featx.cli.needs import ALWAYS, CHECKED, with_option
 from featx.cli.option_groups import option
 from featx.cli.options import WORKERS, cache_folder, data_options, needing
 from featx.reporter import Reporter
-from featx.text import counted, printable
+from featx.text import counted, form, printable
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.data.scan_options import ScanOptions
@@ -23,7 +23,11 @@ def _show(imported: FeatureImport) -> None:
     """Print what was written, and what may follow."""
     layers = ", ".join(f"{printable(name)} ({width:,})" for name, width in imported.layers.items())
     failed = f", {imported.failed:,} failed" if imported.failed else ""
-    known = f", {imported.with_images:,} with their images" if imported.with_images else ""
+    known = (
+        f", {imported.with_images:,} with {form(imported.with_images, 'its image', 'their images')}"
+        if imported.with_images
+        else ""
+    )
     splits = ", ".join(f"{count:,} {printable(split)}" for split, count in imported.splits.items() if split)
     unlabelled = f", {imported.unlabelled:,} unlabelled" if imported.unlabelled else ""
     click.echo(

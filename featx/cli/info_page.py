@@ -249,7 +249,7 @@ def _evidence(paired: Mapping[str, Any] | None) -> str:
     if not paired:
         return ""
     return (
-        f"on {_count(paired.get('n'))} images the head alone is right on {_count(paired.get('head_only'))}, the fine-tuned "
+        f"on {_images(paired.get('n'))} the head alone is right on {_count(paired.get('head_only'))}, the fine-tuned "
         f"network alone on {_count(paired.get('finetuned_only'))}; p = {_number(paired.get('p_value'))}"
     )
 

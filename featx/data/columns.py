@@ -57,10 +57,8 @@ def storable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sequence[s
             notes.append(f"the column {printable(shortened(name))} is not kept: {fault}")
             continue
         if secret := sum(cell != whole for cell, whole in zip(cells, given, strict=True)):
-            notes.append(
-                f"the column {printable(shortened(name))} has {counted(secret, 'URL')} with passwords or signatures, which are "
-                "not stored"
-            )
+            secrets = ("URL with a password or signature, which is", "URLs with passwords or signatures, which are")
+            notes.append(f"the column {printable(shortened(name))} has {counted(secret, *secrets)} not stored")
         kept[name] = cells
         total += size
     return kept, notes

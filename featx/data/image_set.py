@@ -79,17 +79,17 @@ class ImageSet:
         count = len(self.paths)
         if not len(self.labels) == len(self.splits) == count:
             raise DatasetError(
-                f"there are {counted(count, 'path')}, {counted(len(self.labels), 'label')} and "
+                f"found {counted(count, 'path')}, {counted(len(self.labels), 'label')} and "
                 f"{counted(len(self.splits), 'split')}; expected one of each per image"
             )
         if wrong_lengths := {name: len(cells) for name, cells in self.columns.items() if len(cells) != count}:
             raise DatasetError(
-                f"there are {count} paths, and columns of other lengths: {wrong_lengths}; expected one cell per image"
+                f"found {counted(count, 'path')}, and columns of other lengths: {wrong_lengths}; expected one cell per image"
             )
         if count and not (self.labels.min() >= UNLABELLED and self.labels.max() < len(self.classes)):
             raise DatasetError(
-                f"labels are {self.labels.min()} to {self.labels.max()}; expected indices of the {len(self.classes)} classes, "
-                f"or {UNLABELLED} for none"
+                f"labels are {self.labels.min()} to {self.labels.max()}; expected indices of the "
+                f"{counted(len(self.classes), 'class', 'classes')}, or {UNLABELLED} for none"
             )
         for what, names in (("class", self.classes), ("path", self.paths), ("split", sorted(set(self.splits)))):
             wrong = next((name for name in names if "\0" in name or (not name and what != "split")), None)

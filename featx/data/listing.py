@@ -18,7 +18,7 @@ from featx.data.split_names import worded_splits
 from featx.data.store import Store
 from featx.data.urls import Url, is_url
 from featx.errors import DatasetError
-from featx.text import counted, listed, portable
+from featx.text import counted, form, listed, portable
 
 _JUNK_FOLDERS = (
     "__MACOSX",
@@ -229,10 +229,11 @@ def _tables_beside(listing: Listing) -> Iterator[str]:
     stems = {_stem(path) for path in listing.images}
     single = [path for path in listing.others if path.lower().endswith(_OF_ONE_IMAGE) and _stem(path) in stems]
     if 2 * len(single) >= len(listing.images):
+        named_alike = form(len(single), "has the name of an image", "have the names of images")
         yield (
-            f"{listing.root.name}: the images have no labels. {len(single):,} files such as {min(single)} have the names of "
-            "images; annotations of single images are not read: convert them to JSON in the form of COCO, or list the images "
-            "in a table"
+            f"{listing.root.name}: the images have no labels. {counted(len(single), 'file')} such as {min(single)} "
+            f"{named_alike}; annotations of single images are not read: convert them to JSON in the form of COCO, or list the "
+            "images in a table"
         )
         return
     for path in sorted(listing.tables, key=lambda path: (path.count("/"), path)):

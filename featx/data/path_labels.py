@@ -11,7 +11,7 @@ from featx.data.boxes import split_box
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.errors import SettingsError
-from featx.text import counted, listed, portable, printable
+from featx.text import counted, form, listed, portable, printable
 
 GROUP_COLUMN = "group"
 """The column that ``group_level`` makes."""
@@ -88,7 +88,8 @@ def _labelled(images: ImageSet, pattern: re.Pattern[str]) -> ImageSet:
     where = "paths" if _is_of_paths(pattern) else "the names of files"
     note = f"{images.name}: --label-pattern finds {counted(len(classes), 'class', 'classes')} in {where}"
     if missing:
-        note += f", and none in {len(missing):,} of {len(names):,}, which are unlabelled ({shown})"
+        are = form(len(missing), "is", "are")
+        note += f", and none in {len(missing):,} of {len(names):,}, which {are} unlabelled ({shown})"
     labels = np.array([index.get(name, UNLABELLED) for name in names], dtype=np.int64)
     return dataclasses.replace(images, labels=labels, classes=classes, notes=(*images.notes, note))
 

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from featx.data.urls import public, without_secrets
 from featx.errors import RemoteError
-from featx.text import brief, counted, listed
+from featx.text import brief, counted, form, listed
 
 Result = TypeVar("Result")
 
@@ -262,7 +262,9 @@ def persistently(request: Callable[[], Result], location: str) -> Result:
             elapsed = time.monotonic() - started
             if attempt == TRIES or elapsed > LONGEST or server.gone.is_set():
                 _give_up(server, name, fault, started, attempt)
-                raise OSError(f"{fault.cause}, in all of {attempt} tries") from error
+                raise OSError(
+                    f"{fault.cause}, in {form(attempt, 'the only try', f'all of {attempt} tries')}"
+                ) from error
             with _lock:
                 server.repeated[fault.cause] += 1
             server.gone.wait(_pause(attempt, fault))

@@ -17,7 +17,7 @@ from featx.data.table_files import open_table
 from featx.data.text_table import SEPARATORS, TextTable
 from featx.errors import DatasetError
 from featx.io.file_kinds import JSON, TABLE, misplaced
-from featx.text import did_you_mean, listed, shortened
+from featx.text import counted, did_you_mean, listed, shortened
 
 _BOXES: Sequence[tuple[Sequence[str], bool]] = (
     (("xmin", "ymin", "xmax", "ymax"), True),
@@ -216,7 +216,7 @@ def _required(file: TableFile, wanted: str, option: str) -> str:
     if found is None:
         names = [name for name in file.names if name]
         shown = listed([shortened(name) for name in names]) or "none"
-        header = f"; the first line has {len(names)} fields" if file.numbered else f"; found {shown}"
+        header = f"; the first line has {counted(len(names), 'field')}" if file.numbered else f"; found {shown}"
         raise DatasetError(
             f"{file.where}: there is no column {wanted!r} for {option}{header}{did_you_mean(wanted, names)}"
         )

@@ -17,6 +17,7 @@ from PIL import TiffImagePlugin
 
 from featx.data.samples import FLOAT, Values, ValueType, integers, rows_of
 from featx.errors import ImageError
+from featx.text import counted
 
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, EXTRA_SAMPLES = 258, 262, 339, 338
 TILE_WIDTH, TILE_LENGTH, ORIENTATION = 322, 323, 274
@@ -145,10 +146,10 @@ class TiffLayout:
             ImageError: it does not.
         """
         if fault := self._fault():
-            raise ImageError(f"a TIFF of {self.samples} bands {fault}")
+            raise ImageError(f"a TIFF of {counted(self.samples, 'band')} {fault}")
         if self.bytes > MOST_BYTES * max_pixels:
             raise ImageError(
-                f"{self.size[0]} x {self.size[1]} pixels of {self.samples} bands have {self.bytes:,} bytes; at most "
+                f"{self.size[0]} x {self.size[1]} pixels of {counted(self.samples, 'band')} have {self.bytes:,} bytes; at most "
                 f"{MOST_BYTES * max_pixels:,} are read (--max-pixels)"
             )
 

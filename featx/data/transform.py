@@ -117,7 +117,7 @@ class Transform:
             raise ValueError(f"bands is {self.bands!r}; expected different numbers from 1 to {MAX_BAND}")
         least, most = (1, 4) if self.channels in COLOUR_CHANNELS else (self.channels, self.channels)
         if self.bands is not None and not least <= len(self.bands) <= most:
-            wanted = "one to four bands" if most != least else f"{most} bands, one for each channel"
+            wanted = "one to four bands" if most != least else f"{counted(most, 'band')}, one for each channel"
             raise ValueError(
                 f"bands is {self.bands!r}, for a network of {counted(self.channels, 'channel')}; expected {wanted}"
             )

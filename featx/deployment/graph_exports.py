@@ -14,6 +14,7 @@ from featx.deployment.onnx_graph import Graph
 from featx.deployment.precision import Comparison, compared, to_float16, to_int8
 from featx.deployment.proof import Proof, Run, prove, require
 from featx.io.outputs import Output, write_output
+from featx.text import counted
 
 _DTYPES = (torch.float32, torch.float64)
 """What heads compute in: float32 where the proof holds, which every runtime knows; else float64, as featx itself."""
@@ -86,7 +87,7 @@ def _proved(job: ExportJob, run: Any, what: str, hint: str = "") -> _Proved:
         job.reporter.stage("exporting the network" if graph is None else "exporting the head in float64")
         graph = Graph.of(whole) if graph is None else graph.with_head_of(whole)
         facts = {**whole.facts, "head_dtype": str(dtype).removeprefix("torch.")}
-        job.reporter.stage(f"comparing {what} with featx on {len(reference.images)} images")
+        job.reporter.stage(f"comparing {what} with featx on {counted(len(reference.images), 'image')}")
         proof = prove(run(graph), job.model, reference)
         if proof.holds:
             return _Proved(graph, proof, facts)

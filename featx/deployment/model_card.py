@@ -12,7 +12,7 @@ from featx.deployment.front_matter import front_matter
 from featx.deployment.library_network import FEATURES, LOGITS, LibraryNetwork
 from featx.deployment.proof import Proof
 from featx.layer_spec import LayerSpec
-from featx.text import counted, printable
+from featx.text import counted, form, printable
 
 MOST_CLASSES = 12
 """The classes up to which the confusion matrix is a table in the text too."""
@@ -111,7 +111,7 @@ def _head(card: CardFacts) -> list[str]:
     n = len(card.classes)
     does = {
         "classification": f"tells images of {n} classes apart",
-        "multilabel": f"tells which of {n} labels an image has",
+        "multilabel": form(n, "tells whether an image has its one label", f"tells which of {n} labels an image has"),
         "regression": "predicts a number from an image",
     }[card.task]
     lines = [f"# {md(str(card.facts['name']))}", "", f"This model {does}. {_headline(card)}".rstrip()]
@@ -228,7 +228,7 @@ def _results(card: CardFacts, picture: bool) -> list[str]:
     report = card.report
     if not report:
         return ["## Results", "", "The model's file holds no evaluation on held-out images."]
-    groups = f" in {report['groups']:,} groups" if report.get("groups", report["n"]) != report["n"] else ""
+    groups = f" in {counted(report['groups'], 'group')}" if report.get("groups", report["n"]) != report["n"] else ""
     lines = ["## Results", "", f"On {counted(report['n'], 'image')}{groups} of the split {md(report['split'])}:", ""]
     rows = []
     for key, (_, name, interval) in _METRICS.items():

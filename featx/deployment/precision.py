@@ -169,7 +169,7 @@ class Comparison:
         (name, before), (_, after) = self.before.headline, self.after.headline
         lines = [
             f"{name} on the {counted(self.images, 'image')} of split {self.before.split}: {before:.4f} in float32, "
-            f"{after:.4f} in {self.precision}; {self.same_labels:,} are decided alike"
+            f"{after:.4f} in {self.precision}; {self.same_labels:,} {form(self.same_labels, 'is', 'are')} decided alike"
         ]
         if self.paired:
             lines.append(
@@ -189,7 +189,7 @@ class Comparison:
         if not self.lost or self.paired is None:
             return []
         return [
-            f"{self.precision} costs accuracy: {-self.paired.gained:,} more of {self.images:,} images "
+            f"{self.precision} costs accuracy: {-self.paired.gained:,} more of {counted(self.images, 'image')} "
             f"{form(-self.paired.gained, 'is', 'are')} wrong than in float32, "
             f"which luck does not explain (p = {self.paired.p_value:.2g}); "
             + ("--precision float16 loses less" if self.precision == "int8" else "leave out --precision")

@@ -100,8 +100,8 @@ class Reference:
             reporter.progress(done, len(rows))
         if not images:
             raise ExportError(
-                f"none of {len(rows)} images of the model's data set can be read, the first {faults[0]}; --images FOLDER names "
-                "a folder in which they lie now, or any other such images"
+                f"none of {counted(len(rows), 'image')} of the model's data set can be read, the first {faults[0]}; --images "
+                "FOLDER names a folder in which they lie now, or any other such images"
             )
         if not np.isfinite(outputs).all():
             raise ExportError(f"{own.features.paths[images[0].row]}: {NOT_FINITE}, so that nothing can be compared")

@@ -23,7 +23,7 @@ from featx.deployment.symbolic import symbolic
 from featx.deployment.whole import WholeModel
 from featx.errors import ExportError, SettingsError
 from featx.io.outputs import Output, OutputKind, write_output
-from featx.text import brief
+from featx.text import brief, counted
 
 FACTS = "featx.json"
 """The name of the extra file in the program with the facts of the model, as JSON."""
@@ -130,7 +130,7 @@ def proved_program(job: ExportJob) -> tuple[bytes, Proof, dict[str, Any]]:
     whole = job.whole()
     job.reporter.stage("exporting the network")
     program = program_of(whole)
-    job.reporter.stage(f"comparing the program with featx on {len(reference.images)} images")
+    job.reporter.stage(f"comparing the program with featx on {counted(len(reference.images), 'image')}")
     proof = require(prove(runner(packed(program, {})), job.model, reference), "a program of torch.export")
     facts = {
         **published(whole.facts),

@@ -133,8 +133,7 @@ class _Update:
         if not any((outcome.file.status == DONE).any() for outcome in outcomes):
             first = outcomes[0].file
             raise DatasetError(
-                f"none of the {len(self._paths):,} images in {self._request.images.root} has features; the first, "
-                f"{first.paths[0]}: {first.error(0)}"
+                f"no image in {self._request.images.root} has features; the first, {first.paths[0]}: {first.error(0)}"
             )
         if "" in self._request.images.splits:
             settled = update.with_splits([outcome.file for outcome in outcomes])

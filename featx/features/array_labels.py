@@ -186,8 +186,8 @@ def _indices(found: np.ndarray, classes: Sequence[str]) -> ArrayLabels:
     labels = labels.astype(np.int64)
     if len(labels) and not (labels.min() >= UNLABELLED and labels.max() < len(names)):
         raise HeadError(
-            f"labels are {labels.min()} to {labels.max()}; expected indices of the {len(names)} classes, or {UNLABELLED} for "
-            "none"
+            f"labels are {labels.min()} to {labels.max()}; expected indices of the {counted(len(names), 'class', 'classes')}, "
+            f"or {UNLABELLED} for none"
         )
     return ArrayLabels(labels, names, NAMES, np.array(names))
 

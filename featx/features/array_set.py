@@ -34,7 +34,7 @@ def array_fields(
     labels = array_labels([None] * count if y is None else y, classes)
     if len(labels.labels) != count:
         raise HeadError(
-            f"there are {counted(count, 'row')} of features and {counted(len(labels.labels), 'label')}; expected one "
+            f"found {counted(count, 'row')} of features and {counted(len(labels.labels), 'label')}; expected one "
             "label for each row"
         )
     known_keys = vector_keys(features) if keys is None else _keys(keys)

@@ -12,7 +12,7 @@ from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.encoded_paths import EncodedPaths
 from featx.features.stacked_rows import StackedRows
-from featx.text import listed
+from featx.text import counted, listed
 
 
 def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,9 @@ def _features(value: Any) -> np.ndarray | StackedRows:
 def _labels(value: Any, classes: int) -> np.ndarray:
     """(N,) int64. Whole floats are integers, and NaN is no label."""
     found = value if isinstance(value, np.ndarray) else _array("labels", value)
-    expected = f"expected one index of the {classes} classes for each image, or {UNLABELLED} for none"
+    expected = (
+        f"expected one index of the {counted(classes, 'class', 'classes')} for each image, or {UNLABELLED} for none"
+    )
     if found.ndim != 1:
         raise HeadError(
             f"labels are {found.shape} of {found.dtype}; {expected}. Several labels of an image are one class with | between "

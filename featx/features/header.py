@@ -20,7 +20,7 @@ from featx.features.open_file import OpenFile, read_array, read_errors
 from featx.identity import brief_value
 from featx.io.file_kinds import FEATURE_FILE, HDF5, data_hint, misplaced
 from featx.io.strict_json import strict_json
-from featx.text import listed, native
+from featx.text import counted, listed, native
 
 FORMAT, VERSION = "featx-features", 1
 
@@ -218,14 +218,18 @@ class FeatureFileHeader:
         ]
         needs_columns = self.structure.attrs["version"] == WITH_COLUMNS
         if needs_columns != bool(self.column_names):
-            found = f"{len(self.column_names)} columns, and is of version {self.structure.attrs['version']!r}"
+            found = (
+                f"{counted(len(self.column_names), 'column')}, and is of version {self.structure.attrs['version']!r}"
+            )
             raise CorruptFileError(f"{self.path} has {found}; version {WITH_COLUMNS} has some, version {VERSION} none")
         if list(tables) != expected or not layers:
             shown, wanted = brief_value(", ".join(tables)), brief_value(", ".join(expected))
             raise CorruptFileError(f"{self.path} has the tables {shown}; expected {wanted}")
         for name, table in tables.items():
             if not _is_valid_table(name, table, rows):
-                raise CorruptFileError(f"{self.path}: {name} is {table.shape} of {table.dtype}, for {rows} rows")
+                raise CorruptFileError(
+                    f"{self.path}: {name} is {table.shape} of {table.dtype}, for {counted(rows, 'row')}"
+                )
         if not rows:
             raise CorruptFileError(f"{self.path} has no rows")
         return rows

@@ -21,7 +21,7 @@ from featx.features.extract_command import backbone_words, cache_words, data_wor
 from featx.features.side_by_side import SideBySide
 from featx.identity import joint_identity
 from featx.layer_spec import PENULTIMATE, LayerSpec
-from featx.text import counted, listed, printable
+from featx.text import counted, form, listed, printable
 
 MOST_JOINED = 1 << 30
 """The most bytes of features that are joined in memory; larger ones stay in their files and are joined as they are read."""
@@ -93,7 +93,9 @@ def joint_fields(sets: Sequence[Any], *, labelled: bool = True) -> tuple[dict[st
         HeadError: fewer than two sets, sets of other views, no image that all hold, or an image with two labels.
     """
     if len(sets) < 2:
-        raise HeadError(f"{len(sets)} feature sets were given to be joined; expected at least two")
+        raise HeadError(
+            f"{counted(len(sets), 'feature set was', 'feature sets were')} given to be joined; expected at least two"
+        )
     views = _common_views(sets)
     rows = [np.arange(len(sets[0])), *(_matching(sets[0], other) for other in sets[1:])]
     common = np.logical_and.reduce([found >= 0 for found in rows])
@@ -261,7 +263,7 @@ def _notes_on_missing(sets: Sequence[Any], rows: Sequence[np.ndarray]) -> list[s
         return []
     counts = listed([f"{count:,} of {name}" for name, count in left if count], most=len(left))
     return [
-        f"{counted(len(rows[0]), 'image')} that all files hold {'is' if len(rows[0]) == 1 else 'are'} used; left out: {counts}"
+        f"{counted(len(rows[0]), 'image')} that all files hold {form(len(rows[0]), 'is', 'are')} used; left out: {counts}"
     ]
 
 

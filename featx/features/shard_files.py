@@ -169,7 +169,7 @@ class Shards:
             if there[number] >= expected:
                 continue
             begun = number in known or there[number]
-            state = f"{there[number]:,} of {expected:,} images" if begun else "not begun"
+            state = f"{there[number]:,} of {counted(expected, 'image')}" if begun else "not begun"
             yield f"shard {number}/{of}: {state}"
 
 

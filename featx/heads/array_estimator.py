@@ -175,7 +175,7 @@ class ArrayEstimator(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit
         predicted = self.predict(X)
         if len(predicted) != len(y):
             raise HeadError(
-                f"there are {counted(len(predicted), 'row')} of features and {counted(len(y), 'label')}; expected one "
+                f"found {counted(len(predicted), 'row')} of features and {counted(len(y), 'label')}; expected one "
                 "for each row"
             )
         if self.task_ == "regression":
@@ -226,7 +226,7 @@ class ArrayEstimator(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit
             validation.column_or_1d(y, warn=True)  # a column, of which scikit-learn's estimators warn
         if len(labels.labels) != len(matrix):
             raise HeadError(
-                f"there are {counted(len(matrix), 'row')} of X and {len(labels.labels)} of y; expected one label for each row"
+                f"found {counted(len(matrix), 'row')} of X and {len(labels.labels)} of y; expected one label for each row"
             )
         if unlabelled := np.count_nonzero(labels.labels == UNLABELLED):
             raise HeadError(

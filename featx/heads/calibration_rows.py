@@ -18,7 +18,7 @@ from featx.heads.postprocess import Postprocess
 from featx.heads.rejection import threshold_for_precision
 from featx.heads.seen import are_copies
 from featx.heads.targets import targets_of
-from featx.text import counted
+from featx.text import counted, form
 
 
 def chosen_on_rows(
@@ -63,7 +63,8 @@ def chosen_on_rows(
     made, notes = head.postprocess_, list[str]()
     if copied.any():
         notes.append(
-            f"{counted(int(copied.sum()), 'image')} of split {split} were trained on, and so choose no threshold"
+            f"{counted(int(copied.sum()), 'image')} of split {split} "
+            f"{form(copied.sum(), 'was trained on, and so chooses', 'were trained on, and so choose')} no threshold"
         )
     if target is not None:
         below = threshold_for_precision(outputs, y, target, groups).threshold

@@ -70,8 +70,9 @@ def read_column(
     missing = [printable(path) for path in paths if path not in values]
     if missing:
         raise HeadError(
-            f"{file} lacks {len(missing)} of {len(features)} images ({listed(missing, most=3)}); add rows for them "
-            "(paths as in the feature file), or name another table with --table"
+            f"{file} lacks {len(missing)} of {counted(len(features), 'image')} ({listed(missing, most=3)}); add "
+            f"{form(len(missing), 'a row for it', 'rows for them')} ({form(len(missing), 'its path', 'paths')} as in the "
+            "feature file), or name another table with --table"
         )
     return np.array([values[path][0] for path in paths], dtype=object)
 

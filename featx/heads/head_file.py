@@ -321,7 +321,9 @@ def _require_backbone(backbone: Mapping[str, Any], width: int) -> None:
     """Raise ValueError if a backbone has a transform that cannot be, or parts of other columns than the head."""
     blocks = blocks_of(backbone, width)
     if not blocks or blocks[-1].stop != width:
-        raise ValueError(f"its backbones have {blocks[-1].stop if blocks else 0} columns together, the head {width}")
+        raise ValueError(
+            f"its backbones have {counted(blocks[-1].stop if blocks else 0, 'column')} together, the head {width}"
+        )
     for each in [part["backbone"] for part in backbone["parts"]] if is_joint(backbone) else [backbone]:
         if "transform" in each.get("parts", {}):
             Transform.from_dict(each["parts"]["transform"])

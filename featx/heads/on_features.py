@@ -16,7 +16,7 @@ from featx.heads.head import Head
 from featx.heads.own_features import Named, features_in, files_for
 from featx.heads.targets import is_known_label
 from featx.reporter import SILENT, Reporter
-from featx.text import counted, listed, printable
+from featx.text import counted, form, listed, printable
 
 _BLOCK = 4096
 """Rows that are computed at a time."""
@@ -97,13 +97,17 @@ def notes_on_labels(head: Head, features: FeatureSet) -> list[str]:
     }
     if not foreign:
         return []
-    of = f"{sum(foreign.values()):,} of {counted(len(labels), 'labelled image')} of {place_of(features)}"
+    number = sum(foreign.values())
+    of = f"{number:,} of {counted(len(labels), 'labelled image')} of {place_of(features)}"
     if head.task_ == "regression":
-        return [f"{of} have labels that are not numbers ({listed([*foreign], most=5)}); this head predicts numbers"]
+        return [
+            f"{of} {form(number, 'has a label that is not a number', 'have labels that are not numbers')} "
+            f"({listed([*foreign], most=5)}); this head predicts numbers"
+        ]
     what = "labels" if head.task_ == "multilabel" else "classes"
     return [
-        f"{of} have labels that this head was not fitted to ({listed([*foreign], most=5)}); it predicts its own {what} alone "
-        f"({listed([printable(name) for name in head.names_], most=5)})"
+        f"{of} {form(number, 'has', 'have')} labels that this head was not fitted to ({listed([*foreign], most=5)}); it "
+        f"predicts its own {what} alone ({listed([printable(name) for name in head.names_], most=5)})"
     ]
 
 

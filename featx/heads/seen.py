@@ -59,8 +59,8 @@ class SeenImages:
         found = []  # a head's file holds its report with these notes, so their words are part of its bytes
         if trained:
             found.append(
-                f"{trained} of {len(keys)} images of split {split} {form(trained, 'was', 'were')} trained on, byte for "
-                f"byte: {form(trained, 'it flatters', 'they flatter')} the accuracy"
+                f"{trained} of {counted(len(keys), 'image')} of split {split} {form(trained, 'was', 'were')} trained on, byte "
+                f"for byte: {form(trained, 'it flatters', 'they flatter')} the accuracy"
             )
         if chose:
             found.append(

@@ -33,7 +33,7 @@ from featx.inspection.fix import GROUP, MOVE, Decisions, Fix, fix
 from featx.inspection.result import Inspection
 from featx.io.outputs import Output, require_outputs
 from featx.io.tables import table_kind, write_table
-from featx.text import counted, listed, native, printable
+from featx.text import counted, form, listed, native, printable
 
 COLUMNS = ("path", "label", "split", "change")
 """The columns that every corrected table begins with."""
@@ -237,11 +237,15 @@ def _notes_on_rest(inspection: Inspection, fixed: Fix) -> list[str]:
     if features.source is not None:
         failed = int(np.count_nonzero(open_features(features.source, allow_partial=True).status != DONE))
         if failed:
-            notes.append(f"{counted(failed, 'image')} that featx extract could not read are left out of the table")
+            notes.append(
+                f"{counted(failed, 'image')} that featx extract could not read {form(failed, 'is', 'are')} left out of the "
+                "table"
+            )
     if len(fixed.conflicts):
         shown = listed([printable(name) for name in features.paths[fixed.conflicts].tolist()], most=3)
         notes.append(
-            f"{counted(len(fixed.conflicts), 'image')} still have duplicates with another label ({shown}); nothing decides for "
-            "you which is right: relabel them on the page of --page, or in the table"
+            f"{counted(len(fixed.conflicts), 'image')} still "
+            f"{form(len(fixed.conflicts), 'has a duplicate', 'have duplicates')} with another label ({shown}); nothing "
+            "decides for you which is right: relabel them on the page of --page, or in the table"
         )
     return notes

@@ -23,7 +23,7 @@ from featx.features.file_set import open_features
 from featx.features.joint_sets import is_joint
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views, plain_layers
 from featx.system import why_unreadable
-from featx.text import counted, native
+from featx.text import counted, form, native
 
 
 def paths_for(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
@@ -78,8 +78,9 @@ def notes_on_paths(paths: np.ndarray) -> list[str]:
     if not outside:
         return []
     return [
-        f"{counted(outside, 'path')} of the table are absolute, because the images do not lie below its folder; pages need "
-        "--images FOLDER to show them"
+        f"{counted(outside, 'path')} of the table "
+        f"{form(outside, 'is absolute, because the image does', 'are absolute, because the images do')} not lie below its "
+        f"folder; pages need --images FOLDER to show {form(outside, 'it', 'them')}"
     ]
 
 

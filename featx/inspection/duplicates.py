@@ -160,8 +160,8 @@ def find_duplicates(
     pairs, between, left_out = _expand(contents, ends, close.distances)
     if left_out:
         notes.append(
-            f"copies have {left_out:,} more pairs than can be listed; each copy is listed with a few others, and the groups "
-            "are complete"
+            f"copies have {counted(left_out, 'more pair')} than can be listed; each copy is listed with a few others, and the "
+            "groups are complete"
         )
     keys = features.keys
     groups, group_of = _groups(complete_linkage(ends, close.distances, count)[contents])

@@ -69,7 +69,7 @@ def inspect_fit(
         rows = _hardest(predicted, features)
         notes = (*notes, _note_on(rows, features, judged))
         features, judged, predicted = _take(features, rows, judged, predicted)
-    reporter.stage(f"comparing {len(features):,} images")
+    reporter.stage(f"comparing {counted(len(features), 'image')}")
     neighbours = nearest_neighbours(features)
     duplicates = find_duplicates(features, neighbours)
     inspection = Inspection(

@@ -20,7 +20,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.targets import task_of
 from featx.inspection.leaks import SPLITS, different_labels
 from featx.inspection.result import Inspection
-from featx.text import counted, listed, printable, to_utf8
+from featx.text import counted, form, listed, printable, to_utf8
 
 (GROUP, DROP), (MOVE, _, KEEP) = DUPLICATE_FIXES, LEAK_FIXES
 
@@ -202,11 +202,13 @@ class _Draft:
             if 2 * left >= count:
                 continue
             images = f"{count - left:,} of {counted(count, 'labelled image')} of split {split}"
-            found = f"{images} have duplicates in an earlier split"
+            found = f"{images} {form(count - left, 'has a duplicate', 'have duplicates')} in an earlier split"
             hint = '--leaks drop keeps them and drops their duplicates in the earlier splits (in Python: leaks="drop")'
             if not left and split == held_out:
-                raise SettingsError(f"{found}; moving them would leave none to judge by. {hint}")
-            self.notes.append(f"Warning: {found} and were moved, which leaves {left:,}. {hint}")
+                raise SettingsError(f"{found}; moving {form(count, 'it', 'them')} would leave none to judge by. {hint}")
+            self.notes.append(
+                f"Warning: {found} and {form(count - left, 'was', 'were')} moved, which leaves {left:,}. {hint}"
+            )
 
     def drop_leaks(self) -> None:
         """Drop the images of train and val with a duplicate in test, then those of train with one in val."""
@@ -342,5 +344,7 @@ class _Draft:
         ]
         torn = straddling(self.splits[part], np.unique(self.groups[part].astype(str), return_inverse=True)[1])
         if len(torn):
-            groups = "group has" if len(torn) == 1 else "groups have"
-            yield f"{len(torn):,} {groups} images in more than one split, which featx fit-head --group refuses"
+            yield (
+                f"{counted(len(torn), 'group has', 'groups have')} images in more than one split, which featx fit-head "
+                "--group refuses"
+            )

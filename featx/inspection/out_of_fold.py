@@ -127,13 +127,13 @@ def predict_out_of_fold(features: FeatureSet, head: Head) -> OutOfFold:
         raise HeadError(f"there are no labelled images to learn from; {features.describe_splits()}")
     rows = labelled[_are_finite(features, labelled)]
     if not len(rows):
-        raise HeadError(f"the features of all {len(labelled)} labelled images are NaN or infinite; extract them again")
+        raise HeadError("the features of all labelled images are NaN or infinite; extract them again")
     fit_quickly(head, features, rows, cross_validate=True)
     held_out = predict_held_out(head, features, rows, coarse=True)
     judged = rows[held_out.rows]
     if not len(judged):
         raise HeadError(
-            f"none of {len(rows)} labelled images can be held out; expected two images or more of some class, which are no "
+            "no labelled image can be held out; expected two images or more of some class, which are no "
             "copies and belong to different groups"
         )
     facts = features.without_features(judged)

@@ -269,7 +269,7 @@ def _extract(
     from featx.backbones.backbone import load_backbone  # they import torch, which cached features do not need
     from featx.extraction.pipeline import extract
 
-    reporter.stage(f"extracting the features of {len(images):,} images")
+    reporter.stage(f"extracting the features of {counted(len(images), 'image')}")
     extraction = extract(images, load_backbone(backbone, **network), cache=cache, workers=workers, reporter=reporter)
     return extraction.load(layer), extraction.file, extraction.notes
 

@@ -30,7 +30,7 @@ from featx.features.image_store import stored_transform
 from featx.inspection.pixel_store import keep_facts, recall_facts
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
-from featx.text import counted
+from featx.text import counted, form
 
 KINDS = ("low_information", "dark", "light", "blurry", "odd_size", "odd_aspect_ratio", "grayscale")
 """The kinds of odd images, as cleanvision names them."""
@@ -108,7 +108,8 @@ class PixelIssues:
         for kind, times in self.usual.items():
             what = _IN_COMMON.get(kind, NAMES[kind])
             notes.append(
-                f"{times:,} of {read:,} images are {what}; that is usual in this data set, so none is listed as odd"
+                f"{times:,} of {counted(read, 'image')} {form(times, 'is', 'are')} {what}; that is usual in this data set, so "
+                "none is listed as odd"
             )
         return notes
 

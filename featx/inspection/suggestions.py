@@ -32,7 +32,7 @@ from featx.io.file_kinds import is_feature_file
 from featx.layer_spec import PENULTIMATE
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
-from featx.text import counted
+from featx.text import counted, form
 
 HELD_OUT = ("test", "val")
 """The splits that judge heads. Images are drawn from them at random, never chosen."""
@@ -191,7 +191,10 @@ def suggest(
     reporter.stage(f"choosing from {counted(len(pool), 'unlabelled image')}")
     chosen, stands_for = _choose(loaded, pool, unit, train, predicted, min(budget, len(pool)), seed)
     if len(chosen) < budget:
-        notes.append(f"only {counted(len(pool), 'image')} without a label can be chosen, and all are suggested")
+        notes.append(
+            f"only {counted(len(pool), 'image')} without a label can be chosen, and {form(len(pool), 'is', 'all are')} "
+            "suggested"
+        )
     drawn, drawn_notes = _draw(loaded, test, seed)
     suggestions = Suggestions(
         features=loaded,
@@ -258,14 +261,14 @@ def _pool(features: FeatureSet, test: int) -> tuple[np.ndarray, np.ndarray, list
     unlabelled = np.flatnonzero(features.labels == UNLABELLED)
     if not len(unlabelled):
         raise HeadError(
-            f"all {counted(len(features), 'image')} have a label, so there is none to suggest; unlabelled images have an "
-            "empty cell in the column label of a table, or lie in a flat folder"
+            f"{form(len(features), 'the only image has', f'all {len(features):,} images have')} a label, so there is none to "
+            "suggest; unlabelled images have an empty cell in the column label of a table, or lie in a flat folder"
         )
     rows = unlabelled[~np.isin(features.splits[unlabelled].astype(str), HELD_OUT)]
     if not len(rows) and not test:
         raise HeadError(
-            f"the {counted(len(unlabelled), 'image')} without a label are in val or test, which judge heads, so none is "
-            "chosen; --test N draws N of them at random (in Python: test=N)"
+            f"the {counted(len(unlabelled), 'image')} without a label {form(len(unlabelled), 'is', 'are')} in val or test, "
+            "which judge heads, so none is chosen; --test N draws N of them at random (in Python: test=N)"
         )
     unit = unit_rows(features.plain, rows)
     finite = np.isfinite(unit).all(axis=1)

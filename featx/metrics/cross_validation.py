@@ -109,7 +109,8 @@ class CrossValidated:
         """
         if repeats < 1 or not reports or len(reports) % repeats:
             raise MetricError(
-                f"{len(reports)} reports of {repeats} repeats; expected equally many for each, and at least one"
+                f"{counted(len(reports), 'report')} of {counted(repeats, 'repeat')}; expected equally many for each, and at "
+                "least one"
             )
         metrics = [report.metrics for report in reports]
         if len(set(map(tuple, metrics))) > 1:

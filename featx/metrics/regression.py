@@ -16,6 +16,7 @@ from featx.metrics.grouped import count_groups, flip_test, group_sums, number_gr
 from featx.metrics.prediction_sets import IntervalReport
 from featx.metrics.scores import Z95, finite
 from featx.metrics.tables import baseline_text, images_text, interval_text, metric_lines, metric_table
+from featx.text import counted, form
 
 _RESAMPLES = 1000
 _MOST_RESAMPLED = 10_000  # groups; of more, the quantiles equal the normal distribution's to two digits
@@ -92,7 +93,9 @@ class RegressionReport:
         """
         targets, predictions = _one_column(targets), _one_column(predictions)
         if len(targets) != len(predictions):
-            raise MetricError(f"{len(predictions)} predictions for {len(targets)} targets; expected equally many")
+            raise MetricError(
+                f"{counted(len(predictions), 'prediction')} for {counted(len(targets), 'target')}; expected equally many"
+            )
         errors, groups = predictions - targets, number_groups(groups)
         rmse = math.sqrt((errors**2).mean())
         # The standard deviation of equal numbers is rarely exactly 0.
@@ -182,9 +185,9 @@ def _note_on_tails(errors: np.ndarray) -> list[str]:
     if not largest or share < _HEAVY_SHARE:
         return []
     return [
-        f"the {largest} largest of {len(errors)} errors make {100 * share:.0f} % of the squared error; with tails this heavy "
-        "the 95 % interval of the RMSE is too narrow (it covers the true RMSE in about 60 to 90 % of samples of 30 "
-        "images), and the MAE is the steadier number"
+        f"the {form(largest, 'largest', f'{largest} largest')} of {len(errors)} errors {form(largest, 'makes', 'make')} "
+        f"{100 * share:.0f} % of the squared error; with tails this heavy the 95 % interval of the RMSE is too narrow (it "
+        "covers the true RMSE in about 60 to 90 % of samples of 30 images), and the MAE is the steadier number"
     ]
 
 

@@ -23,6 +23,7 @@ from featx.promotion.image_data import ImageData
 from featx.promotion.joint_network import joint_network, joint_origin
 from featx.promotion.model import end_at_layer, set_classifier
 from featx.system import cores
+from featx.text import counted
 
 PROOF_IMAGES = 64
 """How many images, or views of images, the assembled network is compared with the head on."""
@@ -195,7 +196,7 @@ def prove(assembly: Assembly) -> Proof:
     allowed = TOLERANCE[assembly.backbone.dtype] * max(1.0, float(np.abs(head_logits).max()))
     if not differences.max() <= allowed:
         raise PromotionError(
-            f"the assembled network's logits differ from the head's by up to {differences.max():.3g} on {len(rows)} images; "
-            f"at most {allowed:.3g} is rounding. The network was not saved"
+            f"the assembled network's logits differ from the head's by up to {differences.max():.3g} on "
+            f"{counted(len(rows), 'image')}; at most {allowed:.3g} is rounding. The network was not saved"
         )
     return Proof(float(differences.max()), float(differences.mean()), len(rows))

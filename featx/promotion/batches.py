@@ -26,7 +26,7 @@ from featx.promotion.prefix_cache import ActivationCache, ActivationSet, CachedA
 from featx.promotion.splits import RunSplit
 from featx.promotion.targets import Targets
 from featx.reporter import ForwardingReporter, Reporter
-from featx.text import size_text
+from featx.text import counted, size_text
 
 
 class ImageBatches:
@@ -224,12 +224,14 @@ def _fill(cache: ActivationCache, subsets: Sequence[ActivationSet], data: ImageD
     size, count = cache.missing_bytes(subsets), sum(len(subset.rows) for subset in subsets)
     if not cache.has_room(size):
         raise _UncachedError(
-            f"the activations of {count:,} crops take {size_text(size)} in {cache.folder}, more than half of the free disk"
+            f"the activations of {counted(count, 'crop')} take {size_text(size)} in {cache.folder}, more than half of the "
+            "free disk"
         )
     if size:
         missing = -(-size // cache.bytes_per_row)
         reporter.note(
-            f"caching the activations of {missing:,} crops, which enter {cache.layer}: {size_text(size)} in {cache.folder}"
+            f"caching the activations of {counted(missing, 'crop, which enters', 'crops, which enter')} {cache.layer}: "
+            f"{size_text(size)} in {cache.folder}"
         )
     done = 0
     for subset in subsets[data.processes.rank :: data.processes.count]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featx.errors import SettingsError
+from featx.text import form
 
 OPTIMIZERS = ("adamw", "sgd")
 """The optimizers: AdamW, or SGD with Nesterov momentum."""
@@ -123,7 +124,9 @@ class FineTuning:
                 if not is_valid(getattr(self, name)):
                     raise SettingsError(f"{name} is {getattr(self, name)!r}; expected {expected}")
         if self.budget and not self.search:
-            raise SettingsError(f"budget is {self.budget:g} seconds, and there is no search; give search too")
+            raise SettingsError(
+                f"budget is {self.budget:g} {form(self.budget, 'second', 'seconds')}, and there is no search; give search too"
+            )
         if self.last is not None and self.from_layer is not None:
             raise SettingsError(
                 "--from and --last are two ways to set the first block that is trained; give one of them"

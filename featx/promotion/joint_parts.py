@@ -17,6 +17,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.promotion.assemble import Assembly
 from featx.promotion.config import FineTuning
 from featx.promotion.splits import standard_split
+from featx.text import counted
 
 
 def with_part(settings: FineTuning, assembly: Assembly) -> tuple[FineTuning, list[str]]:
@@ -43,7 +44,9 @@ def with_part(settings: FineTuning, assembly: Assembly) -> tuple[FineTuning, lis
     losses, count = _alone(assembly)
     chosen = int(np.argmin(losses))
     listed = ", ".join(f"{name} {loss:.4f}" for name, loss in zip(names, losses, strict=True))
-    why = f"alone it has the least log loss on {count} validation images ({listed}); --part NAME names another"
+    why = (
+        f"alone it has the least log loss on {counted(count, 'validation image')} ({listed}); --part NAME names another"
+    )
     return dataclasses.replace(settings, part=str(chosen + 1)), [f"{names[chosen]} is fine-tuned: {why}; {others}"]
 
 

@@ -46,6 +46,7 @@ from featx.promotion.verdict import evidence_of, note_on_sets, notes_on_few, ver
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
+from featx.text import counted
 from featx.tracking.dispatch import Trackers
 
 
@@ -350,7 +351,7 @@ def _note_on_views(assembly: Assembly) -> Iterator[str]:
     is_right = head.predict_values(features.plain[rows]).argmax(axis=1) == assembly.data.labels[rows]
     yield (
         f"head and model average over {features.views} views of each image ({head.views}); other programs that load the "
-        f"model's tensors use one view, in which the head's accuracy on the {len(rows)} images of split "
+        f"model's tensors use one view, in which the head's accuracy on the {counted(len(rows), 'image')} of split "
         f"{assembly.test_split} is {is_right.mean():.4f}"
     )
 

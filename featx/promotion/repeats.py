@@ -8,6 +8,7 @@ from featx.errors import FoldError, HeadError, PromotionError
 from featx.metrics.paired import PromotionCriterion
 from featx.promotion.finetune_run import FineTuner, FineTuningRun
 from featx.promotion.splits import repeated_splits
+from featx.text import counted
 
 
 def repeat_runs(tuner: FineTuner, first: FineTuningRun) -> tuple[tuple[FineTuningRun, ...], list[str]]:
@@ -26,7 +27,7 @@ def repeat_runs(tuner: FineTuner, first: FineTuningRun) -> tuple[tuple[FineTunin
     criterion = PromotionCriterion(settings.significance, settings.repeats)
     if gain.gained <= 0 or criterion.proved(gain):
         return (), []
-    luck = f"a gain of {gain.gained} of {gain.n} test images may be luck"
+    luck = f"a gain of {gain.gained} of {counted(gain.n, 'test image')} may be luck"
     if not settings.repeats:
         once = tuner.teacher.why_once(tuner.assembly) if tuner.teacher else ""
         remedy = "--repeats 5 fine-tunes on up to five other splits, which together test every image"
@@ -37,14 +38,15 @@ def repeat_runs(tuner: FineTuner, first: FineTuningRun) -> tuple[tuple[FineTunin
         ]
     minutes = math.ceil(first.seconds / 60)
     tuner.reporter.note(
-        f"{luck}: fine-tuning on up to {settings.repeats} other splits, about {minutes} min each; --repeats 0 skips this"
+        f"{luck}: fine-tuning on up to {counted(settings.repeats, 'other split')}, about {minutes} min each; --repeats 0 "
+        "skips this"
     )
     runs: list[FineTuningRun] = []
     try:
         for split in repeated_splits(tuner.assembly, settings.repeats, settings.seed):
             tuner.reporter.note(
                 f"split {split.repeat}: {len(split.train)} training, {len(split.validation)} validation and "
-                f"{len(split.test)} test images"
+                f"{counted(len(split.test), 'test image')}"
             )
             run, _ = tuner.run(split)
             runs.append(run)

@@ -42,7 +42,7 @@ from featx.promotion.targets import class_weights
 from featx.promotion.teacher import Teacher
 from featx.promotion.trainer import Trainer, train
 from featx.reporter import SILENT, ForwardingReporter, Reporter
-from featx.text import counted, duration_text
+from featx.text import counted, duration_text, form
 
 COLUMNS = (
     "trial", "setting", "stage", "fold", "epochs", "log_loss", "accuracy", "epoch_log_loss", "seconds", "changes",
@@ -328,12 +328,15 @@ class SettingsSearch:
             left = 0.8 * (budget - self._clock.seconds + trial.seconds)
             count = affordable(wanted, epochs, seconds, left) if processes.is_main else 0
             progress.count = round(processes.sum(count))
-        some = f"{progress.count} of {wanted}" if progress.count < wanted else f"{wanted}"
+        some = f"{progress.count} of " if progress.count < wanted else ""
         expected = epochs_of(progress.count, epochs) * seconds
         takes = f"takes about {duration_text(expected)}"
         if budget and expected > budget:
             takes = f"would take about {duration_text(expected)}; the budget of {duration_text(budget)} ends the search before"
-        self.reporter.note(f"trying {some} settings on folds of the {len(self.split.train):,} training images {takes}")
+        self.reporter.note(
+            f"trying {some}{counted(wanted, 'setting')} on folds of the {counted(len(self.split.train), 'training image')} "
+            f"{takes}"
+        )
 
     def _train(self, fold: RunSplit, settings: FineTuning) -> tuple[np.ndarray, TrainingHistory]:
         """Train on a fold; return the logits of the images that it judges, (m, C), and what happened."""
@@ -401,9 +404,12 @@ class SettingsSearch:
         progress, wanted, possible = self._progress, self.settings.search, len(self.candidates)
         budget = duration_text(self.settings.budget)
         if possible < wanted:
-            yield f"there are only {possible} different settings to try: options that are not at their defaults stay as given"
+            yield (
+                f"there {form(possible, 'is', 'are')} only {counted(possible, 'different setting')} to try: options that are "
+                "not at their defaults stay as given"
+            )
         if progress.count < possible:
-            yield f"the budget of {budget} allowed {progress.count} of {possible} settings"
+            yield f"the budget of {budget} allowed {progress.count} of {counted(possible, 'setting')}"
         if progress.is_over:
             done = counted(len(progress.trials), "trial")
             yield f"the search ended after {done}, when its budget of {budget} was over"

@@ -37,6 +37,7 @@ from featx.promotion.config import FineTuning
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.system import MISSING, why_unreadable
+from featx.text import counted, form
 
 LEAST = 1e-6
 """The least probability that a teacher gives a class: its logarithm is finite."""
@@ -152,7 +153,10 @@ class HeadTeacher:
         probabilities[held_out.rows] = held_out.outputs[:, order]
         said = head.predict_values(np.asarray(own.features[len(train) :]))[:, order].argmax(axis=1)
         alone = len(train) - len(held_out.rows)
-        notes = (f"no fold holds out {alone} of the training images, so their labels teach in place of the teacher",)
+        notes = (
+            f"no fold holds out {alone} of the training images, so {form(alone, 'its label teaches', 'their labels teach')} "
+            "in place of the teacher",
+        )
         return Lesson(_logarithms(assembly, train, probabilities), said, notes if alone else ())
 
     def images_per_second(self) -> float | None:
@@ -177,8 +181,8 @@ class HeadTeacher:
         if missing:
             example = assembly.features.paths[rows[found.index(-1)]]
             raise PromotionError(
-                f"the features of the teacher {self.name} lack {missing} of {len(rows)} images, such as {example}; run featx "
-                "extract on this data set with the teacher's backbone, and fit the teacher to its features"
+                f"the features of the teacher {self.name} lack {missing} of {counted(len(rows), 'image')}, such as {example}; "
+                "run featx extract on this data set with the teacher's backbone, and fit the teacher to its features"
             )
         return np.array(found, dtype=np.int64)
 
@@ -218,20 +222,19 @@ class ModelTeacher:
                 f"the teacher {self.name} knows the classes {', '.join(self.model.classes)}, and the network is to learn "
                 f"{', '.join(classes)}"
             )
-        self._require_unseen(
-            assembly, data.rows(assembly.test_split), f"the {{n}} images of split {assembly.test_split}"
-        )
+        test, train = data.rows(assembly.test_split), data.rows("train")
+        self._require_unseen(assembly, test, f"{counted(len(test), 'image')} of split {assembly.test_split}")
         if settings.search:
-            self._require_unseen(
-                assembly, data.rows("train"), "the {n} training images, on which --search judges settings"
-            )
-        others = np.setdiff1d(data.labelled_rows, data.rows(assembly.test_split))
+            images = counted(len(train), "training image")
+            self._require_unseen(assembly, train, f"{images}, on which --search judges settings")
+        others = np.setdiff1d(data.labelled_rows, test)
         seen = int(self._seen(assembly)[others].sum())
         if not seen:
             return settings, []
+        training = counted(len(others), "image that trains or validates", "images that train and validate")
         notes = [
-            f"the teacher {self.name} was trained on {seen:,} of the {len(others):,} images that train and validate the "
-            "network, so it is surer of them than of new ones; a head as the teacher predicts each image by a fold without it"
+            f"the teacher {self.name} was trained on {seen:,} of the {training} the network, so it is surer of "
+            f"{form(seen, 'it', 'them')} than of new ones; a head as the teacher predicts each image by a fold without it"
         ]
         if settings.repeats:
             notes.append(f"a gain that may be luck will not be tested on other splits: {self.why_once(assembly)}")
@@ -251,15 +254,16 @@ class ModelTeacher:
     def lesson(self, assembly: Assembly, train: np.ndarray, unseen: np.ndarray) -> Lesson:
         """Predict the training images."""
         classes = assembly.data.classes
-        self._require_unseen(assembly, unseen, "the {n} images that judge")
+        judging = counted(len(unseen), "image that judges", "images that judge")
+        self._require_unseen(assembly, unseen, judging)
         order = [self.model.classes.index(name) for name in classes]
         logits = self._logits(assembly, np.concatenate([train, unseen]))[:, order]
         probabilities = np.exp(logits[: len(train)] - np.logaddexp.reduce(logits[: len(train)], axis=1)[:, None])
         said = logits[len(train) :].argmax(axis=1)
         chose = int(are_copies(assembly.features.keys[unseen], self.model.seen.validation).sum())
         note = (
-            f"thresholds or the epoch of the teacher {self.name} were chosen on {chose:,} of the {len(unseen):,} images that "
-            "judge, which flatters it and the network a little"
+            f"thresholds or the epoch of the teacher {self.name} were chosen on {chose:,} of the {judging}, "
+            "which flatters it and the network a little"
         )
         return Lesson(_logarithms(assembly, train, probabilities), said, (note,) if chose else ())
 
@@ -268,13 +272,14 @@ class ModelTeacher:
         pixels = np.zeros((TIMED, *self.model.transform.shape), dtype=np.uint8)
         return speed(lambda: self.model.logits(pixels), TIMED)
 
-    def _require_unseen(self, assembly: Assembly, rows: np.ndarray, words: str) -> None:
-        """Raise PromotionError if the model was trained on some of the images that judge, which words with {n} describe."""
+    def _require_unseen(self, assembly: Assembly, rows: np.ndarray, images: str) -> None:
+        """Raise PromotionError if the model was trained on some of the images that judge, which ``images`` names."""
         seen = int(self._seen(assembly)[rows].sum())
         if seen:
             raise PromotionError(
-                f"the teacher {self.name} was trained on {seen:,} of {words.format(n=f'{len(rows):,}')}, so their labels would "
-                "reach the network; take a head as the teacher, which is fitted anew without them"
+                f"the teacher {self.name} was trained on {seen:,} of the {images}, so "
+                f"{form(seen, 'its label', 'their labels')} would reach the network; take a head as the teacher, which is "
+                f"fitted anew without {form(seen, 'it', 'them')}"
             )
 
     def _seen(self, assembly: Assembly) -> np.ndarray:

@@ -11,7 +11,7 @@ from featx.metrics.paired import PairedTest, PromotionCriterion, mcnemar
 from featx.metrics.tables import images_text
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun
-from featx.text import form
+from featx.text import counted, form
 
 
 def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def verdict_of(
     if others:
         splits = f"{len(others)} other splits" if others[1:] else "another split"
         in_all = " in all" if others[1:] else ""
-        result += f"; on the {judged.n} test images of {splits}{in_all}, {_compared(judged)}"
+        result += f"; on the {counted(judged.n, 'test image')} of {splits}{in_all}, {_compared(judged)}"
     criterion = PromotionCriterion(settings.significance, settings.repeats)
     p = f"p = {judged.p_value:.2g} by {judged.method}"
     if criterion.proved(run.paired, others):

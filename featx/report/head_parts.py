@@ -19,6 +19,7 @@ from featx.metrics.reports import Report
 from featx.report import plots
 from featx.report.html import Number, Picture, Section, Table, decimals
 from featx.report.sections import sections_of
+from featx.text import counted
 
 
 def head_sections(
@@ -95,7 +96,7 @@ def head_facts(head: Head, features: FeatureSet) -> dict[str, str]:
     }
     if head.convergence_:
         facts["convergence"] = (
-            f"{head.convergence_['iterations']} iterations, to a relative gap of {head.convergence_['gap']:.1g}"
+            f"{counted(int(head.convergence_['iterations']), 'iteration')}, to a relative gap of {head.convergence_['gap']:.1g}"
         )
     if head.reject_below_ is not None:
         facts["rejects"] = rejected_text(head.reject_below_)

@@ -67,7 +67,7 @@ def sections_of(report: Report) -> tuple[Section, ...]:
 
 def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
     correct = int(np.trace(report.confusion))
-    averaged = f"one-vs-rest, mean of {int(np.isfinite(report.auroc).sum())} classes"
+    averaged = f"one-vs-rest, mean of {counted(int(np.isfinite(report.auroc).sum()), 'class', 'classes')}"
     if len(report.classes) == 2:
         averaged = f"{report.classes[1]} against {report.classes[0]}"
     numbers = [
@@ -102,7 +102,7 @@ def _multilabel_numbers(report: MultiLabelReport) -> tuple[Number, ...]:
         Number(
             "mAP",
             decimals(report.mean_average_precision),
-            f"mean average precision of {labels} labels; {_baseline(report)}",
+            f"mean average precision of {counted(labels, 'label')}; {_baseline(report)}",
         ),
         Number("micro F1", decimals(report.micro_f1), "of all decisions"),
         Number("macro F1", decimals(report.macro_f1), "mean F1 of the labels"),

@@ -16,6 +16,7 @@ from featx.heads.postprocess import class_weights
 from featx.heads.targets import targets_of
 from featx.heads.training_data import Rows, TrainingData, flatten_views
 from featx.system import exists
+from featx.text import counted, form
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +93,11 @@ def _rows(head: Head, features: FeatureSet) -> np.ndarray:
     places = np.searchsorted(keys, wanted) + _occurrence(wanted)
     there = places < len(keys)
     there[there] = keys[places[there]] == wanted[there]
-    if not there.all():
+    if gone := np.count_nonzero(~there):
         raise HeadError(
-            f"{np.count_nonzero(~there):,} of the {len(wanted):,} training images of the head are not among the labelled "
-            f"images of {features.source or 'this feature set'}; --features FILE (in Python: features=...) names a file that "
-            "has them, or fit a head again with featx fit-head"
+            f"{gone:,} of the {counted(len(wanted), 'training image')} of the head {form(gone, 'is', 'are')} not among the "
+            f"labelled images of {features.source or 'this feature set'}; --features FILE (in Python: features=...) names a "
+            f"file that has {form(gone, 'it', 'them')}, or fit a head again with featx fit-head"
         )
     return np.asarray(labelled[order[places]])
 

@@ -18,7 +18,7 @@ async function describe() {
   const model = await answer.json();
   const { accuracy, interval, n, split } = model.report ?? {};
   const measured = accuracy === undefined || !interval ? "" :
-    ` Accuracy ${percent(accuracy)} (95 % interval ${percent(interval[0])} to ${percent(interval[1])}) on ${n} images of ${split}.`;
+    ` Accuracy ${percent(accuracy)} (95 % interval ${percent(interval[0])} to ${percent(interval[1])}) on ${n} ${n === 1 ? "image" : "images"} of ${split}.`;
   const count = { classification: " classes", multilabel: " labels" }[model.task];
   const classes = count ? `, ${model.classes.length}${count}` : "";
   at("model").textContent = `${model.name}: ${model.kind} on ${model.backbone}${classes}.${measured}`;

@@ -16,6 +16,7 @@ from featx.heads.head import Head
 from featx.heads.registry import HEAD_KINDS
 from featx.sklearn.checks import validated
 from featx.sklearn.stored_head import from_state, to_state
+from featx.text import counted
 
 _FEATURES = [np.float64, np.float32, np.float16]
 """Features of these types stay as they are; others become the first."""
@@ -240,7 +241,9 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         """
         predicted, true = self.predict(X), y.toarray() if sparse.issparse(y) else np.asarray(y)
         if len(predicted) != len(true):
-            raise HeadError(f"there are {len(predicted)} rows of X and {len(true)} of y; expected the same number")
+            raise HeadError(
+                f"found {counted(len(predicted), 'row')} of X and {len(true)} of y; expected the same number"
+            )
         right = np.equal(predicted, true.reshape(predicted.shape))
         rows = right.all(axis=1) if right.ndim == 2 else right
         return float(np.average(rows.astype(np.float64), weights=sample_weight))

@@ -18,7 +18,7 @@ from featx.heads.texts import ClassTexts
 from featx.io.strict_json import strict_json
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.system import why_unreadable
-from featx.text import counted, listed, printable
+from featx.text import counted, form, listed, printable
 
 if TYPE_CHECKING:  # torch is imported only where texts are encoded
     from featx.backbones.backbone import Backbone
@@ -123,7 +123,7 @@ def notes_on_texts(texts: ClassTexts, features: FeatureSet, task: str) -> list[s
         first = int(np.flatnonzero(sizes[group] > 1)[0])
         same = [printable(texts.names[i]) for i in np.flatnonzero(group == group[first])]
         more = int((sizes > 1).sum()) - 1
-        others = f"; so do {counted(more, 'group')} more" if more else ""
+        others = f"; so {form(more, 'does', 'do')} {counted(more, 'group')} more" if more else ""
         notes.append(
             f"the classes {listed(same, most=3)} have one and the same text vector, so the texts do not tell them apart"
             f"{others}; --class-names gives them other words"

@@ -94,7 +94,7 @@ def compare_heads(
     earlier = _placed(one, names[0], whole, [*files, *_in(cache, one)])
     unseen = unseen_rows(whole, earlier, held_out=held_out, seen=other.seen)
     if any(isinstance(each, PromotedOnImages) for each in (one, other)):
-        reporter.stage(f"predicting {len(unseen.rows):,} images")
+        reporter.stage(f"predicting {counted(len(unseen.rows), 'image')}")
     compared = compare_with(earlier, unseen, other, whole)
     short = [Path(name).stem if name.endswith(".safetensors") else name for name in names]
     called = (names[0], names[1]) if short[0] == short[1] else (short[0], short[1])

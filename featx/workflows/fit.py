@@ -30,6 +30,7 @@ from featx.metrics.reports import Report
 from featx.progress import shows_progress
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
+from featx.text import counted
 from featx.tracking.dispatch import Trackers
 from featx.workflows.class_texts import ClassNames, class_texts
 from featx.workflows.comparison import Compared, compare_kinds
@@ -417,7 +418,7 @@ def _fit(
         The fitted head, and a line for each kind that was compared.
     """
     if auto or get_kind(head.kind).is_fitted:
-        fits.reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
+        fits.reporter.stage(f"fitting {AUTO if auto else head.kind} to {counted(data.training_rows, 'training row')}")
     if auto:
         return compare_kinds(data.features, head, rows=data.training_rows, done=fits.advance)
     head.fit(data.features, cross_validate=cross_validate)

@@ -80,8 +80,8 @@ def _notes_of_report(report: Report, cross_validated: CrossValidated | None) -> 
     if not doubts or cross_validated is None or not cross_validated.is_better_than_baseline:
         return list(report.notes)
     alone = (
-        f"the {counted(report.n, 'image')} of split {report.split} alone do not show the head to be better than "
-        f"{cross_validated.baseline_text.rpartition(' ')[0]}, cross-validation does"
+        f"the {counted(report.n, 'image')} of split {report.split} alone {form(report.n, 'does', 'do')} not show the head to "
+        f"be better than {cross_validated.baseline_text.rpartition(' ')[0]}, cross-validation does"
     )
     return [alone if note in doubts else note for note in report.notes]
 

@@ -23,7 +23,7 @@ from featx.io.model_file import read_metadata
 from featx.layer_spec import PENULTIMATE
 from featx.metrics.stored import StoredCrossValidation, StoredResult, number
 from featx.promotion.model_file import MODEL
-from featx.text import did_you_mean
+from featx.text import counted, did_you_mean
 
 PROMOTED = "promoted"
 """The kind of a promoted model, besides the kinds of heads."""
@@ -315,4 +315,4 @@ def _images(entry: HeadEntry) -> tuple[Any, ...] | None:
 def _words(entry: HeadEntry) -> str:
     assert entry.result
     unsure = "" if entry.judged else ", not known which: the files are of an earlier version"
-    return f"{entry.result.n:,} images of split {entry.result.split} of {entry.dataset}{unsure}"
+    return f"{counted(entry.result.n, 'image')} of split {entry.result.split} of {entry.dataset}{unsure}"

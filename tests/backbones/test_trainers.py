@@ -538,7 +538,7 @@ def test_shards_with_an_index_are_one_file(tmp_path: Path) -> None:
         load_checkpoint(loaded, path, classifier=lambda: "fc")
         assert all(torch.equal(tensor, STATE[name]) for name, tensor in loaded.state_dict().items())
     index.write_text(json.dumps({"weight_map": {**places, "more": "model-0.safetensors"}}))
-    with pytest.raises(BackboneError, match=r"1 of its 75 tensors are in none of its shards, such as more"):
+    with pytest.raises(BackboneError, match=r"1 of its 75 tensors is in none of its shards, such as more"):
         load_checkpoint(small_resnet(9), index)
     for text in (json.dumps({"weight_map": {"a": "../model-0.safetensors"}}), "{", "[]", '{"weight_map": [1]}'):
         index.write_text(text)

@@ -171,7 +171,7 @@ def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
         handle.write(bytes([byte ^ 1]))
     found = json.loads(featx("verify", file, "--json", status=1).stdout)
     assert (found["ok"], found["bad_rows"]) == (False, 1)
-    assert "do not match their checksums" in featx("fit-head", status=1).stderr
+    assert "does not match its checksum" in featx("fit-head", status=1).stderr
 
 
 @pytest.mark.parametrize("command", sorted(main.commands["cache"].commands))

@@ -49,7 +49,7 @@ def test_the_key_of_an_image_is_blake2b_of_its_bytes() -> None:
     ("changes", "message"),
     [
         ({"labels": np.array([0, 2])}, r"labels are 0 to 2; expected indices of the 2 classes, or -1 for none"),
-        ({"labels": np.array([0])}, "there are 2 paths, 1 labels and 2 splits"),
+        ({"labels": np.array([0])}, "found 2 paths, 1 label and 2 splits"),
         ({"classes": ("a", "a\0")}, r"the class 'a\\x00' is empty or holds a null character"),
         ({"paths": np.array(["a\0", "a"], dtype=object)}, r"the path 'a\\x00' is empty or holds a null"),
         ({"classes": ("", "a")}, "the class '' is empty"),

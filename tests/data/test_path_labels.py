@@ -36,7 +36,7 @@ def test_classes_are_found_in_the_names_of_files_and_splits_in_folders(folder: C
     assert images.paths.tolist() == ["test/1.jpg", "train/cat.0.jpg", "train/dog.1.jpg"]
     assert labels_of(images) == [None, "cat", "dog"]
     assert images.splits.tolist() == ["test", "train", "train"]
-    assert "and none in 1 of 3, which are unlabelled (test/1.jpg)" in images.notes[-1]
+    assert "and none in 1 of 3, which is unlabelled (test/1.jpg)" in images.notes[-1]
 
 
 def test_a_pattern_takes_the_place_of_the_folders_of_classes(folder: Callable[..., Path]) -> None:

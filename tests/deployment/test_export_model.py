@@ -226,7 +226,7 @@ def test_a_loss_of_accuracy_that_luck_does_not_explain_is_said() -> None:
         paired = PairedTest.from_predictions(names, labels, labels, worse)
         found = Comparison(precision, reports[0], reports[1], paired, (4, 1), (1.0, 2.0), 12, 20)
         (note,) = found.notes()
-        assert "8 images of 20 more are wrong than in float32, which luck does not explain" in note
+        assert "8 more of 20 images are wrong than in float32, which luck does not explain" in note
         assert note.endswith(remedy)
         assert replace(found, paired=PairedTest.from_predictions(names, labels, labels, labels)).notes() == []
 

@@ -110,7 +110,7 @@ def test_a_head_predicts_numbers_of_arrays_without_being_told() -> None:
         ({"X": X[0]}, r"features are \(3,\) of float32; .*X\[None\] makes a single row"),
         ({"X": [["a", "b"]]}, r"features are \(1, 2\) of <U1; expected \(N, D\) numbers"),
         ({"X": "cache/x.h5"}, r"features are \(\) of <U10"),
-        ({"X": X, "y": ["a"]}, "there are 6 rows of features and 1 label"),
+        ({"X": X, "y": ["a"]}, "found 6 rows of features and 1 label"),
         ({"X": X, "y": "aabbaa"}, "labels are a str, 'aabbaa'; expected one for each row"),
         (
             {"X": X, "y": np.zeros((6, 2)) + 0.5},

@@ -118,7 +118,7 @@ def test_files_without_a_common_image_cannot_be_joined() -> None:
         FeatureSet.join([part(), part("two", keys=others)])
     with pytest.raises(HeadError, match="no image is in all"):
         FeatureSet.join([part(keys=np.zeros((90, 16), np.uint8)), part("two", keys=np.zeros((90, 16), np.uint8))])
-    with pytest.raises(HeadError, match="1 feature sets were given"):
+    with pytest.raises(HeadError, match="1 feature set was given"):
         FeatureSet.join([part()])
 
 

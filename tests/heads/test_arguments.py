@@ -24,7 +24,7 @@ X, Y = FEATURES.features, FEATURES.labels
             lambda: Head().fit(X),
             r"Head.fit got an ndarray of shape \(105, 6\) and dtype \w+; expected a FeatureSet: .*from_arrays.*y is None",
         ),
-        (lambda: Head().fit(X, Y[:-1]), "there are 105 rows of X and 104 of y; expected one label for each row"),
+        (lambda: Head().fit(X, Y[:-1]), "found 105 rows of X and 104 of y; expected one label for each row"),
         (lambda: Head().fit(X, Y + 0.5), r"Unknown label type: y holds numbers such as .*Head\(task='regression'\)"),
         (lambda: Head().fit(X, [None, *Y[1:]]), "1 row of y holds no label"),
         (lambda: Head().fit(X.tolist()), "Head.fit got a list; expected a FeatureSet"),

@@ -162,7 +162,7 @@ def test_images_that_could_not_be_read_are_left_out_and_counted(tmp_path: Path) 
     (tmp_path / "data" / "a" / "broken.png").write_bytes(b"no image")
     features = extract(tmp_path / "data", "lenet5", cache=tmp_path / "cache").load()
     corrected = write_fixed_table(inspection_of(features), tmp_path / "fixed.csv")
-    assert corrected.notes == ("1 image that featx extract could not read are left out of the table",)
+    assert corrected.notes == ("1 image that featx extract could not read is left out of the table",)
     assert len(cells(tmp_path / "fixed.csv")) == 4
 
 

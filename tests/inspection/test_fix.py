@@ -90,7 +90,7 @@ def test_moves_that_leave_less_than_half_of_a_split_are_warned_of() -> None:
     features = some("train train train val test test", "a a a a a a")
     (note,) = fixed(features, [(0, 3)]).notes
     assert note.startswith(
-        "Warning: 1 of 1 labelled image of split val have duplicates in an earlier split and were moved"
+        "Warning: 1 of 1 labelled image of split val has a duplicate in an earlier split and was moved"
     )
 
 

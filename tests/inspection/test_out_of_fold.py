@@ -116,8 +116,8 @@ def test_of_many_images_the_hyper_parameter_is_chosen_on_some_and_all_are_predic
     [
         ({"labels": np.full(60, -1)}, "there are no labelled images to learn from"),
         ({"labels": np.zeros(60, dtype=np.int64)}, "this set has one class only"),
-        ({"features": np.full((60, 6), np.nan)}, "all 60 labelled images are NaN or infinite"),
-        ({"keys": np.ones((60, 16), dtype=np.uint8)}, "none of 60 labelled images can be held out"),
+        ({"features": np.full((60, 6), np.nan)}, "all labelled images are NaN or infinite"),
+        ({"keys": np.ones((60, 16), dtype=np.uint8)}, "no labelled image can be held out"),
     ],
 )
 def test_what_cannot_be_predicted_is_an_error_in_words(change: dict[str, np.ndarray], match: str) -> None:
@@ -128,7 +128,7 @@ def test_what_cannot_be_predicted_is_an_error_in_words(change: dict[str, np.ndar
 
 def test_two_images_of_two_classes_cannot_be_predicted() -> None:
     features = photos(train=1, test=0, classes=("ant", "bee"))
-    with pytest.raises(HeadError, match="none of 2 labelled images can be held out"):
+    with pytest.raises(HeadError, match="no labelled image can be held out"):
         predict_out_of_fold(features, Head("logreg"))
 
 

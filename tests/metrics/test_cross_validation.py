@@ -147,7 +147,7 @@ def test_reports_that_are_no_cross_validation_are_an_error() -> None:
     report = with_accuracy(8, 10)
     with pytest.raises(MetricError, match="3 reports of 2 repeats; expected equally many for each, and at least one"):
         CrossValidated.from_reports([report] * 3, repeats=2)
-    with pytest.raises(MetricError, match="0 reports of 1 repeats; expected equally many for each, and at least one"):
+    with pytest.raises(MetricError, match="0 reports of 1 repeat; expected equally many for each, and at least one"):
         CrossValidated.from_reports([])
     with pytest.raises(MetricError, match="reports with different metrics; expected those of one cross-validation"):
         CrossValidated.from_reports([report, RegressionReport.from_predictions(np.zeros(2), np.ones(2), split="cv")])

@@ -338,7 +338,7 @@ def test_of_a_thousand_classes_the_forty_with_the_lowest_recall_are_shown() -> N
     (axes,) = plots.per_class_figure(report).axes
     shown = [patch.get_width() for patch in axes.patches]
     assert shown == pytest.approx(np.sort(report.recall)[:40])
-    assert axes.get_title() == "the 40 of 1000 classes with the lowest recall"
+    assert axes.get_title() == "the 40 of 1,000 classes with the lowest recall"
 
 
 # The path

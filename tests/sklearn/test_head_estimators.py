@@ -97,7 +97,7 @@ def test_a_rejected_class_is_none_and_counts_as_wrong() -> None:
     assert classifier.score(X, Y) == np.mean([found == own for found, own in zip(predicted, Y, strict=True)]) < 0.9
     weights = np.array([found is not None for found in predicted], dtype=float)
     assert classifier.score(X, Y, sample_weight=weights) > 0.95
-    with pytest.raises(HeadError, match="there are 150 rows of X and 149 of y"):
+    with pytest.raises(HeadError, match="found 150 rows of X and 149 of y"):
         classifier.score(X, Y[1:])
 
 

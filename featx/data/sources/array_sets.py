@@ -22,7 +22,7 @@ from featx.data.sources.array_file import NPZ, Rows, is_idx_name, name_in_idx, r
 from featx.data.split_names import worded_splits
 from featx.data.store import Store
 from featx.errors import DatasetError, ImageError
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
 EXPECTED = "images in arrays (.npz, or a folder of idx files)"
 
@@ -140,8 +140,8 @@ def _pairs(arrays: Mapping[str, Rows], where: str) -> list[tuple[str, str, str |
     for _, image, label in pairs:
         if label is not None and len(arrays[label]) != len(arrays[image]):
             raise DatasetError(
-                f"{where}: {image} has {len(arrays[image]):,} images, and {label} has {len(arrays[label]):,} labels; expected "
-                "one for each"
+                f"{where}: {image} has {counted(len(arrays[image]), 'image')}, and {label} has "
+                f"{counted(len(arrays[label]), 'label')}; expected one for each"
             )
     return pairs
 

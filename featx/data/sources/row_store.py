@@ -13,6 +13,7 @@ from featx.data.places import LocalFile, Place, is_remote, place
 from featx.data.sources.remote_images import read_remote
 from featx.data.store import FolderStore
 from featx.errors import DatasetError, ImageError
+from featx.text import counted, form
 
 NO_IMAGE, UNREAD, OUTSIDE = -1, -2, -3
 """In the place of sizes: of rows without an image, of images that have not been read, and of those that have a path alone."""
@@ -104,7 +105,7 @@ class RowStore(ABC):
         try:
             table = self.table(key)
             if number >= table.rows:
-                raise ImageError(f"is not there: there are {table.rows:,} rows")
+                raise ImageError(f"is not there: there {form(table.rows, 'is', 'are')} {counted(table.rows, 'row')}")
             data, name = table.read(number)
         except (OSError, DatasetError) as error:
             raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -19,7 +19,7 @@ from featx.data.sources.webdataset import (
 )
 from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError
-from featx.text import counted, listed, shortened
+from featx.text import counted, form, listed, shortened
 
 _MOST_COLUMNS = 100
 """Keys of JSON members that become columns; of more, those that most samples have."""
@@ -213,8 +213,8 @@ def _splits(ones: Sequence[_One], key: str) -> list[str]:
     if missing:
         keys = Counter(key for one in ones for key in one.values)
         raise DatasetError(
-            f"--split-column is {key!r}, but {counted(missing, 'sample')} of {len(ones):,} have no such key in .json; found "
-            f"{listed(list(keys)) or 'none'}"
+            f"--split-column is {key!r}, but {counted(missing, 'sample')} of {len(ones):,} {form(missing, 'has', 'have')} no "
+            f"such key in .json; found {listed(list(keys)) or 'none'}"
         )
     known = splits_of_cells(sorted(set(cells)))
     return [known[cell] for cell in cells]
@@ -260,6 +260,6 @@ def _left_out(ones: Sequence[_One], archives: Mapping[str, Samples], where: str,
     if parts:
         yield f"has further members, which are left out: {listed(parts)}"
     if without := sum(each.without_image for each in archives.values()):
-        yield f"has {counted(without, 'sample')} without an image, which are left out"
+        yield f"has {counted(without, 'sample')} without an image, which {form(without, 'is', 'are')} left out"
     if where and unlabelled:
         yield f"has {counted(unlabelled, 'sample')} without a label"

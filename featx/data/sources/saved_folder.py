@@ -89,7 +89,9 @@ def _prepared(folder: Path, version: str) -> dict[str, ArrowFiles]:
         count = _mapping(about).get("num_examples")
         rows = sum(table.num_rows for table in found[name].tables)
         if isinstance(count, int) and rows != count:
-            raise DatasetError(f"{folder} has {rows:,} rows of the split {name}; expected {count:,}: it is incomplete")
+            raise DatasetError(
+                f"{folder} has {counted(rows, 'row')} of the split {name}; expected {count:,}: it is incomplete"
+            )
     return found
 
 

@@ -145,7 +145,8 @@ def export_features(
                 write_csv.write_names(table, content)
     notes = list(content.notes)
     if content.left_out:
-        notes.append(f"{counted(content.left_out, 'image')} failed and have no features, so they are left out")
+        failed = ("image failed and has no features, so it is", "images failed and have no features, so they are")
+        notes.append(f"{counted(content.left_out, *failed)} left out")
     narrow = sorted({matrix.dtype.name for matrix in content.layers.values()} - {"float32"})
     if narrow and ending in (".parquet", ".h5ad"):
         notes.append(f"the features are {' and '.join(narrow)}, and are written as float32")

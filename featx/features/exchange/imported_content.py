@@ -26,7 +26,7 @@ from featx.features.array_set import vector_keys
 from featx.features.exchange.joining import FoundImages
 from featx.features.exchange.vectors import BLOCK, SLIDES, Vectors, let_go, storable_type
 from featx.layer_spec import LayerSpec
-from featx.text import counted, listed, portable, printable
+from featx.text import counted, form, listed, portable, printable
 
 
 class ImportedContent:
@@ -198,7 +198,7 @@ def _by_folders(paths: Sequence[str], source: Path) -> tuple[list[str], list[str
     notes = [*layout.notes]
     if classes := sorted(set(labels) - {""}):
         shown = listed(list(map(printable, classes)), most=5)
-        notes.append(f"the folders in the names are {counted(len(classes), 'class', 'classes')}: {shown}")
+        notes.append(f"the folders in the names stand for {counted(len(classes), 'class', 'classes')}: {shown}")
     return labels, splits if any(splits) and all(splits) else None, notes
 
 
@@ -207,8 +207,9 @@ def _known_splits(splits: Sequence[str] | None, count: int, notes: list[str]) ->
     if splits is None or not any(splits):
         return [""] * count
     if without := sum(not split for split in splits):
+        has, them = form(without, "has", "have"), form(without, "it", "them")
         notes.append(
-            f"{counted(without, 'vector')} of {count:,} have no split, so no head is fitted to them or judged on them"
+            f"{counted(without, 'vector')} of {count:,} {has} no split, so no head is fitted to {them} or judged on {them}"
         )
     known = splits_of_cells(sorted(set(splits) - {""}))
     return [known.get(split, "") for split in splits]
@@ -227,7 +228,8 @@ def _faults(layers: Mapping[str, np.ndarray], dtype: np.dtype[Any]) -> dict[int,
                 )
                 where = f" in layer {layer}" if len(layers) > 1 else ""
                 faults.setdefault(
-                    at + row, f"the vector holds {what} ({int(bad[row].sum())} of {bad.shape[1]} numbers{where})"
+                    at + row,
+                    f"the vector holds {what} ({int(bad[row].sum())} of {counted(bad.shape[1], 'number')}{where})",
                 )
     return faults
 

@@ -35,7 +35,7 @@ from featx.io.atomic import require_writable as require_writable_file
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
-from featx.text import counted, portable, printable, shortened
+from featx.text import counted, form, portable, printable, shortened
 
 _MOST_PATH = 4096
 
@@ -245,7 +245,7 @@ def _drop_repeated(found: Vectors) -> None:
     rows = np.flatnonzero(keep)
     left = int((~keep).sum())
     found.notes.append(
-        f"{counted(left, 'vector')} with the name and numbers of an earlier one {'is' if left == 1 else 'are'} left out"
+        f"{counted(left, 'vector')} with the name and numbers of an earlier one {form(left, 'is', 'are')} left out"
     )
     found.layers = {layer: matrix[rows] for layer, matrix in found.layers.items()}
     found.names = [found.names[row] for row in rows]
@@ -278,7 +278,7 @@ def _write(content: ImportedContent, target: Path | None, cache: Path, reporter:
         images = replace(images, splits=hash_splits(content.split_keys, images.labels).astype(object))
     if len(content.faults) == len(images):
         row, why = next(iter(content.faults.items()))
-        raise DatasetError(f"none of the {len(images):,} vectors is finite; {printable(str(images.paths[row]))}: {why}")
+        raise DatasetError(f"no vector is finite; {printable(str(images.paths[row]))}: {why}")
     identities = content.identities
     if target is None:
         target, note = feature_file_path(

@@ -17,7 +17,7 @@ from featx.data.table_roles import NO_BOXES, open_by
 from featx.data.table_rows import exists_in, read_rows
 from featx.errors import DatasetError, ImageError
 from featx.features.exchange.vectors import NAME_COLUMNS, Vectors, first_of
-from featx.text import counted, listed, printable, shortened
+from featx.text import counted, form, listed, printable, shortened
 
 UNMATCHED, AMBIGUOUS = -1, -2
 """What a name matches that is nowhere, or that several fit equally well."""
@@ -109,7 +109,7 @@ def join_labels(vectors: Vectors, table: str, scan: ScanOptions) -> None:
     if len(missing) == len(at):
         shown = listed([printable(shortened(path)) for path in rows.paths], most=2)
         raise DatasetError(
-            f"{table} has none of the {len(at):,} names of the vectors, such as {printable(shortened(vectors.names[0]))}; it "
+            f"{table} has none of the names of the vectors, such as {printable(shortened(vectors.names[0]))}; it "
             f"has {shown}. --path-column names the column of the names"
         )
     vectors.notes += rows.notes
@@ -122,7 +122,8 @@ def join_labels(vectors: Vectors, table: str, scan: ScanOptions) -> None:
     if missing:
         shown = listed([printable(name) for name in missing], most=3)
         vectors.notes.append(
-            f"{table} has no row of {counted(len(missing), 'vector')} of {len(at):,}, which are unlabelled ({shown})"
+            f"{table} has no row of {counted(len(missing), 'vector')} of {len(at):,}, which {form(len(missing), 'is', 'are')} "
+            f"unlabelled ({shown})"
         )
     if left := len(rows.paths) - len(set(at[at >= 0].tolist())):
         vectors.notes.append(f"{table} has {counted(left, 'row')} of no vector")
@@ -171,7 +172,7 @@ def find_images(
     rows = np.flatnonzero(at >= 0)
     if not len(rows):
         raise DatasetError(
-            f"{images.root} has none of the {len(names):,} images, such as {printable(shortened(names[0]))}; its images are "
+            f"{images.root} has none of the images of the vectors, such as {printable(shortened(names[0]))}; its images are "
             f"like {printable(str(images.paths[0]))}"
         )
     taken, counts = np.unique(at[rows], return_counts=True)
@@ -221,10 +222,17 @@ def _known(images: ImageSet, at: np.ndarray) -> tuple[list[str] | None, list[str
 
 
 def _notes(names: Sequence[str], at: np.ndarray, failed: int, images: ImageSet) -> Iterable[str]:
-    for code, why in ((UNMATCHED, "are not there"), (AMBIGUOUS, "fit several images there equally well")):
+    for code, one, several in (
+        (UNMATCHED, "is not there", "are not there"),
+        (AMBIGUOUS, "fits several images there equally well", "fit several images there equally well"),
+    ):
         missing = [printable(names[row]) for row in np.flatnonzero(at == code).tolist()]
         if missing:
-            shown = f"{counted(len(missing), 'image')} of {len(names):,} {why} ({listed(missing, most=3)})"
-            yield f"{images.root}: {shown}; their keys are hashes of the vectors"
+            shown = f"{counted(len(missing), 'image')} of {len(names):,} {form(len(missing), one, several)}"
+            yield f"{images.root}: {shown} ({listed(missing, most=3)}); {_hashed(len(missing))}"
     if failed:
-        yield f"{images.root}: {counted(failed, 'image')} cannot be read; their keys are hashes of the vectors"
+        yield f"{images.root}: {counted(failed, 'image')} cannot be read; {_hashed(failed)}"
+
+
+def _hashed(count: int) -> str:
+    return form(count, "its key is a hash of the vector", "their keys are hashes of the vectors")

@@ -189,7 +189,7 @@ def _thingsvision(path: Path, folder: Path, _: Mapping[str, str | None]) -> Vect
         found = read_table([file], folder, {}) if file.suffix.lower() == ".csv" else read_arrays(file, folder)
         own = next((each for each in lists if each.parent == file.parent), lists[0])
         here = lines_of(own)
-        require_count(len(here), len(found), "names", str(own))
+        require_count(len(here), len(found), "name", str(own))
         if names is not None and here != names:
             raise DatasetError(f"{own} names other images than {lists[0]}; import the folder of each module alone")
         names = here
@@ -221,7 +221,7 @@ def _clip_retrieval(path: Path, folder: Path, _: Mapping[str, str | None]) -> Ve
             )
         if table is not None:
             for name, values in text_columns(table).items():
-                require_count(len(values), len(matrix), "rows", str(table))
+                require_count(len(values), len(matrix), "row", str(table))
                 columns.setdefault(name, [""] * (count - len(matrix))).extend(values)
             for values in columns.values():
                 values.extend([""] * (count - len(values)))
@@ -441,7 +441,7 @@ def _one_for_each_file(files: Sequence[Path], folder: Path) -> Vectors:
     if several:
         result.columns = columns
         result.notes.append(
-            f"{counted(len(files), 'file')} with {len(names):,} vectors: the column slide names the file of each"
+            f"{counted(len(files), 'file')} with {counted(len(names), 'vector')}: the column slide names the file of each"
         )
     return result
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from featx.errors import DatasetError
 from featx.features.exchange.vectors import no_room, unnamed_file
+from featx.text import form
 
 _MEMORY = 4 << 30
 _SECONDS, _SECONDS_PER_GB = 60, 120
@@ -48,7 +49,11 @@ def read_in_limits(paths: Sequence[Path], folder: Path) -> tuple[list[dict[str, 
         "python": sys.path,
     }
     environment = {**os.environ, "HDF5_PLUGIN_PRELOAD": "::", **dict.fromkeys(_THREADS, "1")}
-    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} files after it"
+    where = (
+        str(paths[0])
+        if len(paths) == 1
+        else f"{paths[0]} or {form(len(paths) - 1, 'the file', f'one of {len(paths) - 1} files')} after it"
+    )
     try:
         done = subprocess.run(
             [sys.executable, "-c", _CODE],

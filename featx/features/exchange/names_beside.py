@@ -22,7 +22,7 @@ from featx.features.exchange.vectors import (
     unique_texts,
 )
 from featx.layer_spec import PENULTIMATE
-from featx.text import brief, listed
+from featx.text import brief, counted, listed
 
 FILE_NAMES = "file_names.txt"
 """The list that thingsvision writes."""
@@ -65,7 +65,7 @@ def add_names(found: Vectors, path: Path | None, own: Mapping[str, str | None] |
     if path is None:
         return
     held = _table_of_names(path, own or {})
-    require_count(len(held), len(found), "names", str(path))
+    require_count(len(held), len(found), "name", str(path))
     found.names, found.keys, found.columns = held.names, held.keys, found.columns | held.columns
     found.labels, found.splits = held.labels or found.labels, held.splits or found.splits
     found.roles |= held.roles
@@ -132,5 +132,7 @@ def csv_columns(path: Path) -> dict[str, list[str]]:
     rows = [row for row in rows if row]
     wrong = next((row for row in rows if len(row) != len(header)), None)
     if wrong is not None:
-        raise DatasetError(f"{path} has a row of {len(wrong)} cells; expected {len(header)}, as in its header")
+        raise DatasetError(
+            f"{path} has a row of {counted(len(wrong), 'cell')}; expected {len(header)}, as in its header"
+        )
     return {name.strip(): [row[at] for row in rows] for at, name in enumerate(header)}

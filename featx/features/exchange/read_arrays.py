@@ -306,7 +306,7 @@ def _anndata(path: Path, found: Mapping[str, Any], arrays: Mapping[str, np.ndarr
         vectors.notes.append(f"{path.name} has no X; the layer penultimate is {main} of obsm")
     names = found["columns"].pop(found["index"], None)
     if names is not None:
-        require_count(len(names), len(vectors), "names", str(path))
+        require_count(len(names), len(vectors), "name", str(path))
         vectors.names = unique_texts(names)
     take_columns(vectors, found["columns"], str(path))
     return vectors

@@ -17,7 +17,7 @@ from featx.features.exchange.content import MARK
 from featx.features.exchange.sort_arrays import take_columns
 from featx.features.exchange.vectors import NAME_COLUMNS, VECTOR_COLUMNS, Spool, Vectors, first_of, unique_texts
 from featx.layer_spec import PENULTIMATE
-from featx.text import brief, listed
+from featx.text import brief, counted, listed
 
 _NUMBERED = re.compile(r"^(.*?)[ _\-.]?(\d+)$")
 _ROWS, _LINES = 4096, 256
@@ -153,7 +153,7 @@ def _add_cells(path: Path, reading: _Reading, header: list[str], rows: list[list
     wrong = next((row for row in rows if len(row) != len(header)), None)
     if wrong is not None:
         raise DatasetError(
-            f"{path} has a row of {len(wrong)} cells before line {line}; expected {len(header)}, as in the header"
+            f"{path} has a row of {counted(len(wrong), 'cell')} before line {line}; expected {len(header)}, as in the header"
         )
     numbered = numbered_columns(header)
     firsts = [next((row[at] for row in rows if row[at].strip()), "") for at in range(len(header))]

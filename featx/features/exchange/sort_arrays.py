@@ -200,7 +200,7 @@ def take_columns(vectors: Vectors, columns: Mapping[str, list[Any]], where: str)
     if name is not None:
         vectors.names, vectors.roles["names"] = fit.pop(name), name
     elif vectors.names is None and (wrong := first_of(list(columns), NAME_COLUMNS)) is not None:
-        require_count(len(columns[wrong]), len(vectors), f"items of {wrong}", where)
+        require_count(len(columns[wrong]), len(vectors), "item", f"{where}: {wrong}")
     plain = [each for each in fit if each != "y" or "x" not in fit]  # x and y are places
     if (label := first_of(plain, LABEL_COLUMNS)) is not None:
         vectors.labels, vectors.roles["labels"] = fit.pop(label), label

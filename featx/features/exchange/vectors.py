@@ -15,7 +15,7 @@ import numpy as np
 
 from featx.errors import DatasetError, OutputError
 from featx.features.stacked_rows import StackedRows
-from featx.text import listed, size_text
+from featx.text import counted, listed, size_text
 
 BLOCK = 16 << 20
 """Bytes that are read or written at a time."""
@@ -94,7 +94,7 @@ class Spool:
         file, width, dtype = self._files[layer]
         if rows.shape[1] != width:
             raise DatasetError(
-                f"{where} has vectors of {rows.shape[1]} numbers; expected {width}, as in the ones before"
+                f"{where} has vectors of {counted(rows.shape[1], 'number')}; expected {width}, as in the ones before"
             )
         with output_errors(self._folder):
             for at in range(0, len(rows), step := max(1, BLOCK // (4 * width))):
@@ -199,7 +199,7 @@ def require_count(count: int, expected: int, what: str, where: str) -> None:
     """
     if count != expected:
         raise DatasetError(
-            f"{where} has {count:,} {what}, and there are {expected:,} vectors; expected one for each vector"
+            f"{where} has {counted(count, what)} for {counted(expected, 'vector')}; expected one for each vector"
         )
 
 

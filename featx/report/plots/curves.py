@@ -23,6 +23,7 @@ from featx.report.plots.style import (
     style,
     ticks,
 )
+from featx.text import counted
 
 
 def path_figure(
@@ -69,7 +70,7 @@ def path_figure(
 
 
 def _candidates(count: int) -> str:
-    return "1 candidate" if count == 1 else f"{count} candidates"
+    return counted(count, "candidate")
 
 
 def shots_figure(rows: Sequence[tuple[int, float, float]], *, subject: str = "") -> Figure:

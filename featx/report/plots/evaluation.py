@@ -167,11 +167,11 @@ def per_class_figure(report: ClassificationReport | MultiLabelReport) -> Figure:
         beside = axes.get_yaxis_transform()
         for place, i in enumerate(worst):
             axes.text(1.02, place, str(report.support[i]), transform=beside, va="center", size=9, color=GREY)
-        kind = "labels" if isinstance(report, MultiLabelReport) else "classes"
+        kinds = ("label", "labels") if isinstance(report, MultiLabelReport) else ("class", "classes")
         axes.set_title(
-            f"{len(present)} {kind}"
+            counted(len(present), *kinds)
             if len(worst) == len(present)
-            else f"the {len(worst)} of {len(present)} {kind} with the lowest recall"
+            else f"the {len(worst)} of {counted(len(present), *kinds)} with the lowest recall"
         )
         figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -206,7 +206,7 @@ def test_samples_without_a_label_or_an_image_are_counted(tmp_path: Path) -> None
     shard = {"0": {"jpg": b"x", "cls": 1}, "1": {"jpg": b"x", "cls": 0}, "2": {"jpg": b"x"}, "3": {"cls": 1}}
     images = scan_images(make_shard(tmp_path / "s.tar", shard))
     assert label_names(images) == ["1", "0", None]
-    assert images.notes[1:] == ("s has 1 sample without an image, which are left out", "s has 1 sample without a label")
+    assert images.notes[1:] == ("s has 1 sample without an image, which is left out", "s has 1 sample without a label")
 
 
 def test_a_label_that_is_none_is_one_line(tmp_path: Path) -> None:

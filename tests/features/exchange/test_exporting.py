@@ -67,7 +67,7 @@ def test_parquet_is_read_by_pandas_with_all_layers_and_columns(file: Path, tmp_p
     assert (exported.images, exported.left_out, exported.layers) == (5, 1, DIMS)
     assert exported.notes == (
         "the column 'label' of the data set is 'label_' in the export, whose own column has that name",
-        "1 image failed and have no features, so they are left out",
+        "1 image failed and has no features, so it is left out",
     )
     origin = json.loads(parquet.read_metadata(tmp_path / "x.parquet").metadata[b"featx_features"])
     header = FeatureFile(file)
