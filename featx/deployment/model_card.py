@@ -384,7 +384,8 @@ def _made(card: CardFacts, proof: Proof, difference: str) -> list[str]:
 def _without_looking(report: Mapping[str, Any]) -> list[str]:
     """What the last column of the results is; [] for a report of an earlier version."""
     if _number(report, "baseline_rmse") is not None:
-        return ["", "Without looking: the mean of these targets, predicted for every image."]
+        which = "the training" if report.get("baseline_from") == "training images" else "these"
+        return ["", f"Without looking: the mean of {which} targets, predicted for every image."]
     if not isinstance(answer := report.get("baseline_answer"), str):
         return []
     return [

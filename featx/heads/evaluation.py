@@ -121,7 +121,7 @@ def make_report(
         outputs: (N, C), as ``Postprocess.apply`` gives them.
         split: the name of these rows.
         groups: (N,) int64, from ``row_groups``; the intervals are by groups. None: each image is a group of its own.
-        constant: of the head, for the baseline; None: the commonest class or set of labels of these rows is.
+        constant: of the head, for the baseline; None: it is computed of these rows.
         notes: for the report.
     """
     if postprocess.thresholds is not None:
@@ -136,7 +136,8 @@ def make_report(
             commonest=constant if isinstance(constant, tuple) else None,
         )
     if postprocess.task == "regression":
-        numbers = RegressionReport.from_predictions(y, outputs, split=split, groups=groups, notes=notes)
+        mean = constant if isinstance(constant, float) else None
+        numbers = RegressionReport.from_predictions(y, outputs, split=split, groups=groups, notes=notes, mean=mean)
         if (conformal := postprocess.conformal) is None:
             return numbers
         intervals = IntervalReport.of(y, conformal.intervals(outputs), alpha=conformal.alpha, groups=groups)

@@ -380,10 +380,9 @@ def _constant(meta: Mapping[str, Any]) -> Constant:
     found, task = meta.get("constant"), meta["task"]
     if task == "multilabel" and isinstance(found, list) and all(name in meta["classes"] for name in found):
         return tuple(found)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    if (task == "classification" and found in meta["classes"]) or (task == "regression" and is_number):
-        return found
-    return None
+    if task == "regression" and isinstance(found, int | float) and not isinstance(found, bool):
+        return float(found)
+    return found if task == "classification" and found in meta["classes"] else None
 
 
 def _require_task(task: str, classes: Sequence[str], thresholds: bool) -> None:

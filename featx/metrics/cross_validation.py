@@ -120,6 +120,8 @@ class CrossValidated:
             key: np.array([fold[key] for fold in metrics], dtype=np.float64).reshape(repeats, folds)
             for key in metrics[0]
         }
+        if numbers := [report for report in reports if isinstance(report, RegressionReport)]:
+            values["r2"] = _r2_of_folds(numbers, repeats)
         notes = [*notes, *_undefined(reports, values)]
         n = sum(report.n for report in reports[:folds])
         always = tuple(report.baseline for report in reports if not isinstance(report, RegressionReport))
@@ -272,6 +274,20 @@ class CrossValidated:
         is_headline = metric == next(iter(self.values))
         remarks.append(self.headline_baseline if is_headline else self.baseline_text)
         return "; ".join(remark for remark in remarks if remark)
+
+
+def _r2_of_folds(reports: Sequence[RegressionReport], repeats: int) -> np.ndarray:
+    """The (R, K) R2 of folds, each against the baseline's mean squared error over all folds of its repeat.
+
+    Their mean is then the out-of-sample R2 (Hawinkel, Waegeman and Maere, 2023), whereas a fold of two images whose targets
+    happen to be close would have an R2 of minus thousands by itself. NaN where the baseline makes no error.
+    """
+    errors, baselines, sizes = (
+        np.array(each, dtype=np.float64).reshape(repeats, -1)
+        for each in zip(*((report.rmse**2, report.baseline_rmse**2, report.n) for report in reports), strict=True)
+    )
+    whole = (baselines * sizes).sum(axis=1, keepdims=True) / sizes.sum(axis=1, keepdims=True)
+    return np.where(whole > 0, 1.0 - errors / np.where(whole > 0, whole, 1.0), np.nan)
 
 
 def stored(found: CrossValidated) -> dict[str, Any]:

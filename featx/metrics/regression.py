@@ -36,11 +36,14 @@ class RegressionReport:
         mae: mean absolute error.
         interval: the 95 % interval of the RMSE, by groups; None if the errors are too few or too equal for one.
         groups: number of groups that the images belong to, such as patients; n where each image is its own.
-        baseline_rmse: RMSE of always predicting the mean of these targets, which is their standard deviation.
-        baseline_p_value: of the sign-flip test of the squared errors against those of that mean, two-sided.
-        r2: 1 minus the squared ratio of RMSE and baseline; None if all targets are equal.
+        baseline_rmse: RMSE of always predicting ``baseline_answer``.
+        baseline_p_value: of the sign-flip test of the squared errors against those of that answer, two-sided.
+        r2: as scikit-learn's ``r2_score``: 1 minus the mean squared error divided by the variance of these targets; None if
+            all targets are equal.
         notes: caveats about the numbers, one sentence each.
         prediction_intervals: the coverage of prediction intervals; None without any.
+        baseline_answer: the mean of the training targets or, where that is unknown, of these targets.
+        is_trained: whether it is that of the training targets.
 
     Examples:
         >>> report = RegressionReport.from_predictions(
@@ -61,6 +64,8 @@ class RegressionReport:
     groups: int
     notes: tuple[str, ...] = ()
     prediction_intervals: IntervalReport | None = None
+    baseline_answer: float = math.nan
+    is_trained: bool = False
 
     @classmethod
     def from_predictions(
@@ -71,6 +76,7 @@ class RegressionReport:
         split: str,
         groups: np.ndarray | None = None,
         notes: Sequence[str] = (),
+        mean: float | None = None,
     ) -> RegressionReport:
         """Compute all metrics of predicted numbers.
 
@@ -87,6 +93,8 @@ class RegressionReport:
             split: name of the evaluated split.
             groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
             notes: caveats about the numbers.
+            mean: of the training targets, which the baseline predicts for every image; None: the mean of these targets,
+                which no model knows beforehand.
 
         Raises:
             MetricError: there is not exactly one number for each image.
@@ -100,7 +108,7 @@ class RegressionReport:
         rmse = math.sqrt((errors**2).mean())
         # The standard deviation of equal numbers is rarely exactly 0.
         constant = bool((targets == targets[0]).all())
-        baseline = 0.0 if constant else float(targets.std())
+        always = float(targets[0] if constant else targets.mean()) if mean is None else mean
         if constant:
             notes = [*notes, f"all targets of split {split} are equal, so R2 is undefined"]
         interval = _rmse_interval(errors, groups)
@@ -111,11 +119,13 @@ class RegressionReport:
             rmse=rmse,
             mae=float(np.abs(errors).mean()),
             interval=interval,
-            baseline_rmse=baseline,
-            baseline_p_value=flip_test((targets - targets.mean()) ** 2 - errors**2, groups),
-            r2=None if constant else 1.0 - (rmse / baseline) ** 2,
+            baseline_rmse=math.sqrt(((targets - always) ** 2).mean()),
+            baseline_p_value=flip_test((targets - always) ** 2 - errors**2, groups),
+            r2=None if constant else 1.0 - float((errors**2).mean() / targets.var()),
             groups=count_groups(groups, len(targets)),
             notes=tuple(notes),
+            baseline_answer=always,
+            is_trained=mean is not None,
         )
 
     @property
@@ -125,7 +135,7 @@ class RegressionReport:
 
     @property
     def baseline_headline(self) -> float:
-        """The RMSE of always predicting the mean target."""
+        """The RMSE of the baseline."""
         return self.baseline_rmse
 
     @property
@@ -154,8 +164,10 @@ class RegressionReport:
             "interval": None if self.interval is None else list(self.interval),
             "mae": finite(self.mae),
             "r2": finite(self.metrics["r2"]),
+            "baseline_answer": finite(self.baseline_answer),
             "baseline_rmse": finite(self.baseline_rmse),
             "baseline_p_value": finite(self.baseline_p_value),
+            "baseline_from": "training images" if self.is_trained else "these images",
             "n": self.n,
             "groups": self.groups,
             "split": self.split,

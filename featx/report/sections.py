@@ -116,11 +116,12 @@ def _multilabel_numbers(report: MultiLabelReport) -> tuple[Number, ...]:
 
 def _regression_numbers(report: RegressionReport) -> tuple[Number, ...]:
     interval = "" if report.interval is None else "95 % interval {} to {}".format(*map(_six_digits, report.interval))
+    mean = f"the mean of {'the training' if report.is_trained else 'these'} targets"
     return (
         Number("RMSE", _six_digits(report.rmse), interval),
         Number("MAE", _six_digits(report.mae), "mean absolute error"),
         Number("R2", "none" if report.r2 is None else decimals(report.r2), "share of the variance explained"),
-        Number("RMSE of the mean", _six_digits(report.baseline_rmse), "of always predicting the mean target"),
+        Number("RMSE of the mean", _six_digits(report.baseline_rmse), f"of always predicting {mean}"),
         *_interval_number(report.prediction_intervals),
     )
 

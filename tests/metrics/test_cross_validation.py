@@ -117,12 +117,29 @@ def test_multilabel_and_regression_folds_are_summarised_alike() -> None:
     assert "RMSE  2  (95 % interval 0 to 24.0078; always the mean 50000)" in str(found).splitlines()
 
 
+def test_r2_of_folds_is_against_the_baseline_of_all_folds() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=40)
+    predictions, means = targets + rng.normal(size=40) / 2, []
+    folds = []
+    for fold in range(20):  # of two images, whose targets may be close
+        held, mean = np.arange(40) % 20 == fold, float(targets[np.arange(40) % 20 != fold].mean())
+        means.append(np.where(held, mean, 0.0))
+        folds.append(RegressionReport.from_predictions(targets[held], predictions[held], split="cv", mean=mean))
+    wanted = 1 - ((predictions - targets) ** 2).sum() / ((targets - np.sum(means, axis=0)) ** 2).sum()
+    found = CrossValidated.from_reports(folds)
+    assert found.mean("r2") == pytest.approx(wanted)
+    assert wanted > 0.5 > np.mean([report.r2 for report in folds if report.r2 is not None])
+    assert found.range("r2")[0] > -2
+
+
 def test_a_fold_that_leaves_a_metric_undefined_does_not_count_in_its_mean() -> None:
-    good = RegressionReport.from_predictions(np.array([0.0, 2.0]), np.array([0.0, 1.0]), split="cv")
+    good = ClassificationReport.from_predictions(np.array([0, 1, 1]), certain([0, 1, 0], 2), list("ab"), split="cv")
+    alone = ClassificationReport.from_predictions(np.array([1, 1]), certain([1, 0], 2), list("ab"), split="cv")
+    found = CrossValidated.from_reports([good, alone])
+    assert found.mean("auroc") == good.metrics["auroc"]
+    assert "AUROC is undefined in 1 of 2 folds, which does not count in its mean" in found.notes
     constant = RegressionReport.from_predictions(np.array([2.0, 2.0]), np.array([0.0, 1.0]), split="cv")
-    found = CrossValidated.from_reports([good, constant])
-    assert found.mean("r2") == good.r2
-    assert found.notes == ("R2 is undefined in 1 of 2 folds, which does not count in its mean",)
     nothing = CrossValidated.from_reports([constant, constant])
     r2 = json.loads(json.dumps(nothing.as_dict(), allow_nan=False))["metrics"]["r2"]
     assert (r2["mean"], r2["lowest"], r2["highest"], r2["values"]) == (None, None, None, [[None, None]])

@@ -22,6 +22,18 @@ def test_every_metric_is_that_of_scikit_learn() -> None:
     mean = np.full(80, targets.mean())
     assert report.baseline_rmse == pytest.approx(metrics.root_mean_squared_error(targets, mean))
     assert report.notes == ()
+    assert (report.baseline_answer, report.is_trained) == (pytest.approx(targets.mean()), False)
+
+
+def test_the_baseline_of_training_images_predicts_their_mean() -> None:
+    targets = np.random.default_rng(0).normal(50, 20, size=80)
+    alike = RegressionReport.from_predictions(targets, np.full(80, 40.0), split="test", mean=40.0)
+    assert alike.baseline_rmse == alike.rmse == pytest.approx(np.sqrt(((targets - 40) ** 2).mean()))
+    assert alike.baseline_p_value == 1.0
+    assert alike.r2 == pytest.approx(metrics.r2_score(targets, np.full(80, 40.0)))
+    found = alike.as_dict()
+    assert (found["baseline_answer"], found["baseline_from"]) == (40.0, "training images")
+    assert alike.baseline_note.startswith("the model is not shown to be better than always predicting the mean target")
 
 
 @pytest.mark.parametrize("draw", ["normal", "laplace"])
