@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from featx.data.image_set import PRETRAIN
+from featx.errors import FeatxError
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.features.label_changes import label_changes
 from featx.heads.evaluation import notes_on_baseline
 from featx.heads.head import Head
+from featx.layer_spec import PENULTIMATE, LayerSpec, plain_layers
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.text import counted, form, listed
 from featx.workflows.class_texts import notes_on_texts
+from featx.workflows.fit_options import BEST
 from featx.workflows.small_data import more_in_folds, notes_on_few
 
 
@@ -46,6 +50,7 @@ def notes_on_fit(
         *(cross_validated.notes if cross_validated else ()),
         *([cross_validated.baseline_note] if cross_validated and cross_validated.baseline_note else ()),
         *label_changes(file),
+        *([] if "layer" in chosen else _notes_on_layers(file, head.layer_)),
         *head.notes_,
         *(notes_on_texts(head.texts, split, head.task_) if head.texts else ()),
         *(
@@ -84,6 +89,22 @@ def _notes_of_report(report: Report, cross_validated: CrossValidated | None) -> 
         f"be better than {cross_validated.baseline_text.rpartition(' ')[0]}, cross-validation does"
     )
     return [alone if note in doubts else note for note in report.notes]
+
+
+def _notes_on_layers(file: Path | None, layer: str) -> list[str]:
+    """Say which other layers a feature file holds, where a head was fitted to the penultimate layer alone."""
+    if file is None or LayerSpec.parse(layer).layer != PENULTIMATE:
+        return []
+    try:
+        others = [name for name in plain_layers(open_features(file).layers) if name != PENULTIMATE]
+    except FeatxError:  # features that were loaded from a file that is gone
+        return []
+    if not others:
+        return []
+    return [
+        f"the head was fitted to the penultimate layer; the feature file holds {listed(others)} too: --layer {BEST} compares "
+        "them by cross-validation"
+    ]
 
 
 def _note_on_fonts(report: Report | None) -> list[str]:

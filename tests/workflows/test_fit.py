@@ -175,6 +175,9 @@ def test_the_best_layer_is_the_penultimate_unless_another_is_better_by_more_than
     plain = fit_head(path, Head("ridge"), layer=selected, models=tmp_path / "other")
     assert plain.as_dict()["accuracy"] == fit.as_dict()["accuracy"]
     assert not plain.layers
+    others = [note for note in plain.notes if "the feature file holds inner too: --layer best compares them" in note]
+    assert len(others) == (selected == "penultimate")
+    assert not any("the feature file holds inner too" in note for note in fit.notes)
 
 
 @pytest.mark.parametrize("options", [{}, {"cv": 3, "repeat": 2}, {"shots": (2,)}, {"layer": "best"}, {"model": "auto"}])
