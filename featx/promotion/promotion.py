@@ -430,8 +430,10 @@ def _decide(assembly: Assembly, head_report: ClassificationReport, tuned: _FineT
     settings = tuned.tuner.settings if tuned.tuner else FineTuning()
     verdict, why = verdict_of(head_report, tuned.run, tuned.repeats, settings)
     seen, keys = assembly.head.seen, assembly.features.keys
-    if verdict == "promoted" and tuned.run and tuned.network and tuned.split:
+    if verdict == "promoted" and tuned.run and tuned.network and tuned.split and tuned.tuner:
         seen = seen.plus(train=keys[tuned.split.train], validation=keys[tuned.split.validation])
+        if teacher := tuned.tuner.teacher:
+            seen = seen.plus(train=teacher.seen.train, validation=teacher.seen.validation)
         return _Decision(verdict, why, tuned.network, tuned.run.report, seen)
     return _Decision(verdict, why, assembly.network, head_report, seen)
 

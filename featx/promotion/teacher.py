@@ -28,7 +28,7 @@ from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.out_of_fold import predict_held_out
 from featx.heads.own_features import features_in, fitted_files
-from featx.heads.seen import are_copies
+from featx.heads.seen import NOTHING_SEEN, SeenImages, are_copies
 from featx.io import model_file
 from featx.layer_spec import LayerSpec
 from featx.metrics.paired import PairedTest
@@ -57,6 +57,10 @@ class Teacher(Protocol):
     """
 
     name: str
+
+    @property
+    def seen(self) -> SeenImages:
+        """The images that it has seen besides those of a run; a network that learned from it has seen them too."""
 
     def prepare(self, assembly: Assembly, settings: FineTuning) -> tuple[FineTuning, list[str]]:
         """Check that it can teach, before anything is trained.
@@ -126,6 +130,11 @@ class HeadTeacher:
                 f"the teacher {name} is a head for {head.task_}; a network learns from a head that predicts one class"
             )
         self.head, self.features, self.name = head, features, name
+
+    @property
+    def seen(self) -> SeenImages:
+        """None, because it is fitted anew to the images that the network is trained on."""
+        return NOTHING_SEEN
 
     def prepare(self, assembly: Assembly, settings: FineTuning) -> tuple[FineTuning, list[str]]:
         """Check that the images of the data set are among its features."""
@@ -214,6 +223,11 @@ class ModelTeacher:
         self.model, self.name = model, name
         self._known: dict[int, np.ndarray] = {}
 
+    @property
+    def seen(self) -> SeenImages:
+        """The images of the model."""
+        return self.model.seen
+
     def prepare(self, assembly: Assembly, settings: FineTuning) -> tuple[FineTuning, list[str]]:
         """Check the classes, and which images it was trained on: none may judge, in the folds of a search neither."""
         data, classes = assembly.data, assembly.data.classes
@@ -260,7 +274,7 @@ class ModelTeacher:
         logits = self._logits(assembly, np.concatenate([train, unseen]))[:, order]
         probabilities = np.exp(logits[: len(train)] - np.logaddexp.reduce(logits[: len(train)], axis=1)[:, None])
         said = logits[len(train) :].argmax(axis=1)
-        chose = int(are_copies(assembly.features.keys[unseen], self.model.seen.validation).sum())
+        chose = int(are_copies(assembly.features.keys[unseen], self.seen.validation).sum())
         note = (
             f"thresholds or the epoch of the teacher {self.name} were chosen on {chose:,} of the {judging}, "
             "which flatters it and the network a little"
@@ -284,7 +298,7 @@ class ModelTeacher:
 
     def _seen(self, assembly: Assembly) -> np.ndarray:
         """(N,) bool: whether the model's head was fitted to an image."""
-        return are_copies(assembly.features.keys, self.model.seen.train)
+        return are_copies(assembly.features.keys, self.seen.train)
 
     def _logits(self, assembly: Assembly, rows: np.ndarray) -> np.ndarray:
         new = np.array([row for row in rows.tolist() if row not in self._known], dtype=np.int64)

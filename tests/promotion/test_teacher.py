@@ -148,6 +148,20 @@ def test_a_model_whose_epoch_was_chosen_on_images_that_judge_is_noted(assembly: 
     assert "thresholds or the epoch of the teacher own were chosen on 3 of the 16 images that judge" in notes[0]
 
 
+def test_a_network_has_seen_the_images_of_the_model_that_taught_it(
+    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featx.promotion.promotion.verdict_of", lambda *_: ("promoted", "it is better"))
+    elsewhere = np.arange(80, dtype=np.uint8).reshape(5, 16)
+    model = promote(assembly.head, out="own.safetensors").model
+    model.seen = model.seen.plus(train=elsewhere[:3], validation=elsewhere[3:])
+    seen = promote(assembly.head, finetune=True, settings=QUICK, teacher=model, out="new.safetensors").model.seen
+    assert (seen.has(elsewhere).all(), seen.has(elsewhere[:3]).all()) == (True, True)
+    assert len(seen.train) == 32 + 3
+    alone = promote(assembly.head, finetune=True, settings=QUICK, teacher=assembly.head, out="alone.safetensors")
+    assert not alone.model.seen.has(elsewhere).any()
+
+
 def test_teachers_that_cannot_teach_are_refused(assembly: Assembly, features: FeatureSet, other: FeatureSet) -> None:
     with pytest.raises(
         SettingsError, match=r"a teacher is given, and nothing is trained; give finetune \(--finetune\)"
