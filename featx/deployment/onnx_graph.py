@@ -48,11 +48,12 @@ class Graph:
     outputs: tuple[str, ...]
 
     @classmethod
-    def of(cls, whole: WholeModel) -> Graph:
+    def of(cls, whole: WholeModel, *, has_float64: bool = True) -> Graph:
         """Export.
 
         Args:
             whole: on the CPU.
+            has_float64: as of ``Preprocess.exported``.
 
         Raises:
             EngineError: the network is too large for one file, or torch cannot export it.
@@ -74,7 +75,7 @@ class Graph:
         names = ("rows",) if isinstance(rows, Tensor) else ("logits", "rows")
         ends = tuple(outputs._fields)
         return cls(
-            _exported(_Prepared(whole), (pixels,), ("pixels",), ("images",), {0: "N", 1: "H", 2: "W"}),
+            _exported(_Prepared(whole, has_float64), (pixels,), ("pixels",), ("images",), {0: "N", 1: "H", 2: "W"}),
             _exported(scores.network, (images,), ("images",), names, {0: "B"}),
             _exported_head(whole, rows, ends),
             ends,
@@ -123,9 +124,9 @@ class Graph:
 class _Prepared(nn.Module):
     """(N, H, W, 3) uint8 to the (B, C, h, w) float32 that the network takes."""
 
-    def __init__(self, whole: WholeModel) -> None:
+    def __init__(self, whole: WholeModel, has_float64: bool) -> None:
         super().__init__()
-        self.preprocess, self.scores = whole.preprocess.exported(), whole.scores
+        self.preprocess, self.scores = whole.preprocess.exported(has_float64=has_float64), whole.scores
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.scores.images(self.preprocess(pixels))

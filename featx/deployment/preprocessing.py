@@ -55,9 +55,13 @@ class Preprocess(nn.Module):
         images = self._resized(grey(kept) if self.transform.channels == 1 else kept)
         return torch.stack([self._cut(images, view) for view in self.views], dim=1)
 
-    def exported(self) -> nn.Module:
-        """The same, in operations that an exported graph has for images of any size."""
-        return _Exported(self)
+    def exported(self, *, has_float64: bool = True) -> nn.Module:
+        """The same, in operations that an exported graph has for images of any size.
+
+        Args:
+            has_float64: whether the runtime computes float64 as such. For one that does not, quotients are corrected.
+        """
+        return _Exported(self, has_float64)
 
     def _resized(self, images: Tensor) -> Tensor:
         """(N, H, W, C) to (N, C, H', W'); the channels stay last in memory, which torch detects."""
@@ -111,9 +115,9 @@ class JointPreprocess(nn.Module):
         """Resize and crop (N, H, W, 3) uint8 for each network: (N, V, L) uint8."""
         return pack([part(pixels) for part in self.parts])
 
-    def exported(self) -> nn.Module:
-        """The same, in operations that an exported graph has for images of any size."""
-        return Packed([_Exported(part) for part in self.parts])  # type: ignore[arg-type]
+    def exported(self, *, has_float64: bool = True) -> nn.Module:
+        """The same, as ``Preprocess.exported``."""
+        return Packed([_Exported(part, has_float64) for part in self.parts])  # type: ignore[arg-type]
 
 
 AnyPreprocess = Preprocess | JointPreprocess
@@ -153,13 +157,13 @@ def preprocess_of(transform: AnyTransform, views: Sequence[View]) -> AnyPreproce
 
 
 class _Exported(nn.Module):
-    def __init__(self, preprocess: Preprocess) -> None:
+    def __init__(self, preprocess: Preprocess, has_float64: bool) -> None:
         super().__init__()
-        self.transform, self.views = preprocess.transform, preprocess.views
+        self.transform, self.views, self.has_float64 = preprocess.transform, preprocess.views, has_float64
 
     def forward(self, pixels: Tensor) -> Tensor:
         images = grey(pixels) if self.transform.channels == 1 else pixels
-        return resampled(images, self.transform, self.views)
+        return resampled(images, self.transform, self.views, has_float64=self.has_float64)
 
 
 def grey(pixels: Tensor) -> Tensor:

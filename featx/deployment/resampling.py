@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from featx.data.transform import Transform, most_times_longer
+from featx.deployment.large_integers import Digits, carried, combination, digits_of, product, total
 from featx.layer_spec import View
 
 _BLOCK = 8
@@ -29,13 +30,14 @@ _SUPPORT = {"bilinear": 1, "bicubic": 2}
 """Half the width of each filter, in pixels of the coarser grid."""
 
 
-def resampled(pixels: Tensor, transform: Transform, views: Sequence[View]) -> Tensor:
+def resampled(pixels: Tensor, transform: Transform, views: Sequence[View], *, has_float64: bool = True) -> Tensor:
     """Resize, crop and pad images of any one size.
 
     Args:
         pixels: (N, H, W, C) uint8.
         transform: how an image becomes the network's input.
         views: the V views of each image.
+        has_float64: whether the runtime computes float64 as such.
 
     Returns:
         (N, V, C, h, w) uint8: the same as ``Preprocess`` gives, but for the grey of networks of one channel.
@@ -44,7 +46,15 @@ def resampled(pixels: Tensor, transform: Transform, views: Sequence[View]) -> Te
     kept = _kept(shape, transform)
     size = _resized(kept, transform)
     rows, columns = (
-        Axis(shape[axis], kept[axis], size[axis], transform.size[axis], tuple(sorted(set(wheres))), transform)
+        Axis(
+            shape[axis],
+            kept[axis],
+            size[axis],
+            transform.size[axis],
+            tuple(sorted(set(wheres))),
+            transform,
+            has_float64,
+        )
         for axis, wheres in enumerate(([view.vertical for view in views], [view.horizontal for view in views]))
     )
     images = columns.apply(pixels.permute(2, 0, 3, 1))  # (W, N, C, H) to (w, N, C, H)
@@ -67,6 +77,7 @@ class Axis:
         crop: the length of the crop.
         wheres: -1, 0 or 1: crops at the beginning, in the middle and at the end, in this order one after the other.
         transform: its filter and rounding.
+        has_float64: as of ``resampled``.
     """
 
     length: Tensor
@@ -75,6 +86,7 @@ class Axis:
     crop: int
     wheres: tuple[int, ...]
     transform: Transform
+    has_float64: bool
 
     def inside(self) -> Tensor:
         """Which pixels of the crops lie in the resized image: bool, one for each."""
@@ -141,21 +153,43 @@ class Axis:
         bits = (torch.floor(largest * units[1:] + 0.5) < 1 << 15).to(torch.int64).sum()
         scaled = self._weights(pixels, taps) * units[bits]
         whole = torch.sign(scaled) * torch.floor(scaled.abs() + 0.5)
-        if self._support() == 1:
-            whole = whole + self._correction(whole.to(torch.int64), units[bits].to(torch.int64), pixels, taps)
+        if not self.has_float64:
+            whole = whole + self._correction(whole, units[bits], pixels, taps)
         return whole.to(torch.float32), units[bits].to(torch.float32)
 
     def _correction(self, whole: Tensor, unit: Tensor, pixels: Tensor, taps: Tensor) -> Tensor:
-        """-1, 0 or 1: what quantised bilinear weights lack, where a runtime has computed them in float32.
+        """-1, 0 or 1: what quantised weights lack that were computed in float32.
 
-        They are quotients of whole numbers, whose remainder tells. It is small, and so right even where products overflow
-        the 32 bits of OpenVINO's integers.
+        A weight is a quotient of whole numbers, ``_shares`` and their sum, so its remainder tells.
         """
-        parts = torch.clamp(2 * torch.maximum(self.kept, self.size) - self._apart(pixels, taps), min=0)
-        parts = torch.where(self._has(taps), parts, torch.zeros_like(parts))
-        total = parts.sum(dim=-1, keepdim=True)
-        twice = 2 * (parts * unit - whole * total)
-        return (twice > total).to(torch.float64) - (twice < -total).to(torch.float64)
+        shares = self._shares(pixels, taps)
+        every = total(shares)
+        wanted = product(digits_of(unit.to(torch.float32), 3), shares)
+        found = product(digits_of(whole.to(torch.float32), 2), every)
+        lacking = combination((1, wanted), (-1, found))  # less than ``every`` in size
+        too_small, too_large = (combination((1, every), (sign, lacking))[-1] < 0 for sign in (-2, 2))
+        return too_small.to(whole.dtype) - too_large.to(whole.dtype)
+
+    def _shares(self, pixels: Tensor, taps: Tensor) -> Digits:
+        """Whole numbers in the proportion of the weights.
+
+        They are those of the filter at x = ``_apart`` / D, times D, where D is twice the length of the coarser grid. The cubic
+        filter, (1 - x) (2 + 2x - 3x^2) / 2 up to 1 and (1 - x) (2 - x)^2 / 2 up to 2, is taken times 2 D^3.
+        """
+        apart, double = self._apart(pixels, taps), 2 * torch.maximum(self.kept, self.size)
+        counts = self._has(taps) & (apart < self._support() * double)
+        apart = torch.where(counts, apart, double)  # where both filters are 0
+        factor = digits_of(double - apart, 2)
+        if self._support() == 1:
+            return factor
+        x, d = digits_of(apart, 2), digits_of(double, 2)
+        is_inner = (apart < double).to(torch.float32)
+        square = combination(
+            (4 - 2 * is_inner, carried(product(d, d))),
+            (6 * is_inner - 4, carried(product(x, d))),
+            (1 - 4 * is_inner, carried(product(x, x))),
+        )
+        return carried(product(factor, square))
 
     def _places(self, count: int) -> Tensor:
         """(count,) int64: the pixels of a crop, counted from the first that the resized image fills."""

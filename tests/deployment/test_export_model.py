@@ -29,14 +29,13 @@ from featx.metrics.paired import PairedTest
 @pytest.fixture(scope="module", autouse=True)
 def _network_exported_once() -> Iterator[None]:
     """Preprocessing and network are the same in all tests, and take seconds to export."""
-    made: dict[Any, Graph] = {}
+    made: dict[bool, Graph] = {}
     export = Graph.of
 
-    def of(whole: WholeModel) -> Graph:
-        key = whole.facts["sha256"], whole.scores.dtype
-        if key not in made:
-            made[key] = next(iter(made.values())).with_head_of(whole) if made else export(whole)
-        return made[key]
+    def of(whole: WholeModel, *, has_float64: bool = True) -> Graph:
+        if has_float64 not in made:
+            made[has_float64] = export(whole, has_float64=has_float64)
+        return made[has_float64].with_head_of(whole)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Graph, "of", of)

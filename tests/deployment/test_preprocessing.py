@@ -12,6 +12,7 @@ from PIL import Image
 
 from featx.data.decode import read_views
 from featx.data.transform import Transform
+from featx.deployment import onnx_graph, openvino_file
 from featx.deployment.preprocessing import Preprocess, grey
 from featx.layer_spec import VIEWS
 
@@ -89,10 +90,11 @@ def test_grey_is_that_of_pillow() -> None:
 def test_what_is_exported_gives_the_same_bytes(name: str) -> None:
     transform, views = TRANSFORMS[name]
     preprocess = Preprocess(transform, VIEWS[views])
-    exported = preprocess.exported()
+    exported, corrected = preprocess.exported(), preprocess.exported(has_float64=False)
     for size in [*SIZES, (230, 150)]:
         pixels = torch.from_numpy(np.stack([image(size, seed) for seed in range(2)]))
         assert torch.equal(exported(pixels), preprocess(pixels)), size
+        assert torch.equal(corrected(pixels), preprocess(pixels)), size
 
 
 def test_extreme_levels_are_clipped_as_torch_clips_them() -> None:
@@ -101,12 +103,29 @@ def test_extreme_levels_are_clipped_as_torch_clips_them() -> None:
     assert torch.equal(preprocess.exported()(pixels), preprocess(pixels))
 
 
-def test_a_runtime_that_has_no_float64_makes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_runtime_that_has_no_float64_makes_the_same_bytes(
+    interpolation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As OpenVINO, which computes it in float32."""
-    preprocess = Preprocess(Transform(resize=256, crop=224))
+    preprocess = Preprocess(Transform(resize=256, crop=224, interpolation=interpolation))
     for height, width in ((375, 500), (333, 500), (3024, 4032), (200, 150)):
         pixels = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.manual_seed(height))
         with monkeypatch.context() as patch:
             patch.setattr(torch, "float64", torch.float32)
-            found = preprocess.exported()(pixels)
+            found = preprocess.exported(has_float64=False)(pixels)
         assert torch.equal(found, preprocess(pixels)), (height, width)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_openvino_makes_the_same_bytes(interpolation: Any) -> None:
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    preprocess = Preprocess(Transform(resize=128, crop=112, interpolation=interpolation))
+    model = onnx_graph._exported(
+        preprocess.exported(has_float64=False), (torch.zeros(2, 150, 140, 3, dtype=torch.uint8),), ("pixels",), ("images",),
+        {0: "N", 1: "H", 2: "W"},
+    )  # fmt: skip
+    run = openvino_file.runner(openvino_file.converted(model, {}))
+    for height, width in ((375, 500), (61, 47), (1500, 900)):
+        pixels = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.manual_seed(height))
+        np.testing.assert_array_equal(run(pixels.numpy())["images"], preprocess(pixels).numpy(), str((height, width)))
