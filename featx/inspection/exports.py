@@ -170,7 +170,7 @@ def export(
     if read is not None and writer.pictures < len(loaded):
         missing = counted(len(loaded) - writer.pictures, "image")
         notes.append(
-            f"the file has no pixels of {missing}, which could not be read or had changed; --images names another folder"
+            f"the file has no pixels of {missing}, which could not be read or had changed; --images names the images' folder"
         )
     return Export(
         path=path,

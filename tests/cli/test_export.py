@@ -48,7 +48,7 @@ def test_images_that_are_missing_are_null_and_files_are_exported_whole(photos: P
     (photos / "dark" / "03.png").unlink()
     (photos / "light" / "05.png").write_bytes(b"changed")
     result = featx("export", "--for", "embedding-atlas", "-o", "all.parquet", "--pixels", "full", "--no-findings")
-    assert "the file has no pixels of 2 images, which cannot be read or have changed" in result.stderr
+    assert "the file has no pixels of 2 images, which could not be read or had changed" in result.stderr
     rows = {row["path"]: row for row in rows_of("all.parquet")}
     assert [path for path, row in rows.items() if row["image"] is None] == ["dark/03.png", "light/05.png"]
     assert rows["dark/04.png"]["image"]["bytes"] == (photos / "dark" / "04.png").read_bytes()
