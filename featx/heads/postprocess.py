@@ -20,6 +20,8 @@ from featx.text import counted, form
 
 KNOTS = 128
 """The knots of each class's isotonic curve; of a curve with more, evenly spaced ones are stored."""
+_LOG_SPREADS = (-6.0, 6.0)  # of a temperature in units of the mean absolute score
+_DEVIATIONS = (2.0, 1.0)  # of the priors of log T and b
 
 
 # All of it together
@@ -32,7 +34,7 @@ class Postprocess:
     Attributes:
         task: one of ``TASKS``.
         temperature: what scores are divided by.
-        offset: (C,) float64, what is then subtracted.
+        offset: (C,) float64, what is then subtracted: a logit adjustment of classes, or the offset of calibrated labels.
         isotonic: curves that map probabilities to calibrated ones, or None.
         thresholds: (C,) float64, the probability from which on a label is predicted; None unless the task is multilabel.
         reject_below: the probability below which no class is predicted, or None.
@@ -100,7 +102,7 @@ def fit_postprocess(
         scores: (N, C) float64, of rows that were held out; N may be 0, and then nothing is fitted.
         y: (N,) int64 for classification; (N, C) of 0 and 1 for multilabel; (N, C) float64 for regression.
         task: one of ``TASKS``.
-        calibrate: "temperature", "isotonic" (and a temperature), or "none".
+        calibrate: "temperature" (of labels also an offset), "isotonic" (curves after these), or "none".
         weight: (N,) the weight of each row; equal by default.
         offset: (C,) what is subtracted from the logits; 0 by default.
         reject_below: the probability below which no class is predicted, or None.
@@ -112,7 +114,8 @@ def fit_postprocess(
         return Postprocess(task, 1.0, offset, None, thresholds, reject_below)
     temperature, isotonic, thresholds = 1.0, None, None
     if task != "regression" and calibrate != "none":
-        temperature = fit_temperature(scores, y, task, weight=weight)
+        temperature, shift = fit_scale(scores, y, task, weight=weight)
+        offset = offset + shift
     if task != "regression" and calibrate == "isotonic":
         p = Postprocess(task, temperature, offset).apply(scores)
         isotonic = fit_isotonic(p, y, weight=_weight_of_curves(y, task, offset, weight))
@@ -252,40 +255,74 @@ def smoothed_answers(y: np.ndarray) -> np.ndarray:
     return smoothed
 
 
-def fit_temperature(
-    scores: np.ndarray, y: np.ndarray, task: str = "classification", *, weight: np.ndarray | None = None
-) -> float:
-    """Find the T for which softmax(scores / T), or sigmoid(scores / T), has the least log loss (Guo et al., 2017).
+def fit_scale(scores: np.ndarray, y: np.ndarray, task: str, *, weight: np.ndarray | None = None) -> tuple[float, float]:
+    """The T and b for which scores / T - b are the logits of the least log loss: of classes ``fit_temperature``, and b is 0."""
+    if task == "multilabel":
+        return fit_sigmoid(scores, y, weight=weight)
+    return fit_temperature(scores, y, weight=weight), 0.0
+
+
+def fit_temperature(scores: np.ndarray, y: np.ndarray, *, weight: np.ndarray | None = None) -> float:
+    """Find the T for which softmax(scores / T) has the least log loss (Guo et al., 2017); 1 where all scores are alike.
 
     The labels are smoothed by 1 / (N + 2) of each. With unsmoothed labels, the best T would be 0 where every row is classified
     correctly.
 
     Args:
         scores: (N, C) float64, of held-out rows.
-        y: (N,) int64 for classification; (N, C) of 0 and 1 for multilabel.
-        task: "classification" or "multilabel".
+        y: (N,) int64.
         weight: (N,) the weight of each row; equal by default.
     """
     from scipy.optimize import minimize_scalar
 
-    multilabel = task == "multilabel"
-    if not multilabel:
-        scores = scores - scores.mean(axis=1, keepdims=True)  # changes no softmax
-    target_scores = (smoothed_answers(y) * scores).mean(axis=1) if multilabel else smoothed_own_scores(scores, y)
-    spread = float(np.abs(scores).mean()) or 1.0
+    scores = scores - scores.mean(axis=1, keepdims=True)  # changes no softmax
+    own = smoothed_own_scores(scores, y)
+    spread = float(np.abs(scores).mean())
+    if not spread:
+        return 1.0
     top = scores.max(axis=1, keepdims=True)
 
     def loss(t: float) -> float:
         inverse = float(np.exp(-t)) / spread
         # Not scipy.special.logsumexp: it differs in the last digits, and so would temperatures in files.
-        if multilabel:
-            normal = np.logaddexp(0.0, scores * inverse).mean(axis=1)
-        else:
-            normal = np.log(np.exp((scores - top) * inverse).sum(axis=1)) + top[:, 0] * inverse
-        return float(np.average(normal - target_scores * inverse, weights=weight))
+        normal = np.log(np.exp((scores - top) * inverse).sum(axis=1)) + top[:, 0] * inverse
+        return float(np.average(normal - own * inverse, weights=weight))
 
-    fit = minimize_scalar(loss, bounds=(-6.0, 6.0), method="bounded")
+    fit = minimize_scalar(loss, bounds=_LOG_SPREADS, method="bounded")
     return spread * float(np.exp(fit.x))
+
+
+def fit_sigmoid(scores: np.ndarray, y: np.ndarray, *, weight: np.ndarray | None = None) -> tuple[float, float]:
+    """Find the T and b for which sigmoid(scores / T - b) has the least log loss (Platt, 1999), both shared by all labels.
+
+    Scores of labels need b as well: where they tell little, T is large, and without b every probability would be 1/2, however
+    rare the labels are. Labels are smoothed as for ``fit_temperature``. A few rows determine neither well, so each has a normal
+    prior that counts once among N rows: log T of deviation 2 around the log of the mean absolute score, b of 1 around 0.
+
+    Args:
+        scores: (N, C) float64, of held-out rows.
+        y: (N, C) of 0 and 1.
+        weight: (N,) the weight of each row; equal by default.
+    """
+    from scipy.optimize import minimize
+
+    smoothed = smoothed_answers(y)
+    spread = float(np.abs(scores).mean()) or 1.0
+    share = (np.ones(len(y)) if weight is None else weight)[:, None]
+    share = share / (share.sum() * y.shape[1])
+    tightness = 1.0 / (len(y) * np.array(_DEVIATIONS) ** 2)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = scores * (float(np.exp(-parameters[0])) / spread)
+        logits = scaled - parameters[1]
+        excess = share * (sigmoid(logits) - smoothed)
+        gradient = tightness * parameters - np.array([float((excess * scaled).sum()), float(excess.sum())])
+        prior = float((tightness * parameters**2).sum()) / 2.0
+        return prior + float((share * (np.logaddexp(0.0, logits) - smoothed * logits)).sum()), gradient
+
+    options = {"ftol": 1e-12, "gtol": 1e-8}
+    fit = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=(_LOG_SPREADS, (None, None)), options=options)
+    return spread * float(np.exp(fit.x[0])), float(fit.x[1])
 
 
 @dataclass(frozen=True, eq=False)

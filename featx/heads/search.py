@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.heads.folds import judged
-from featx.heads.postprocess import fit_temperature, smoothed_answers, smoothed_own_scores
+from featx.heads.postprocess import fit_scale, smoothed_answers, smoothed_own_scores
 from featx.heads.training_data import Estimator, TrainingData
 
 EQUAL_LOSS = 1e-4
@@ -94,9 +94,8 @@ def search(
         estimator: that fits them.
         training: with folds; without, the middle candidate is chosen untried.
         candidates: the simplest first; by default the estimator's own.
-        gives_logits: whether scores are logits already; else each candidate's are divided by the temperature that fits them
-            best.
-        extends: whether to continue the path beyond an end, as far as ``C_LIMITS``, while the best candidate is at that end.
+        gives_logits: whether scores are logits already; else each candidate's are calibrated by ``fit_scale``.
+        extends: whether to continue the path beyond an end, as far as ``C_LIMITS``, while that end alone is the best.
     """
     candidates = estimator.candidates if candidates is None else candidates
     if not training.folds:
@@ -109,7 +108,7 @@ def search(
         trials.close_in(begin, stride)
     else:
         trials.run(candidates)
-    while extends and (more := _beyond(trials.order, trials.simplest()[0])):
+    while extends and (more := _beyond(trials.order, trials.simplest())):
         trials.order = sorted({*trials.order, *more})
         trials.run(more)
     while (
@@ -333,7 +332,7 @@ def losses(scores: np.ndarray, y: np.ndarray, task: str, *, smoothed: bool = Fal
 def held_out_losses(
     scores: np.ndarray, training: TrainingData, rows: np.ndarray, *, gives_logits: bool = False
 ) -> np.ndarray:
-    """Compute the losses by which candidates are compared: of smoothed labels, at the temperature that fits the scores best.
+    """Compute the losses by which candidates are compared: of smoothed labels, at the scale that fits the scores best.
 
     Labels are smoothed (``smoothed_own_scores``) so that no candidate gains by more certainty than the rows support: where
     every held-out row is right, the log loss of plain labels would fall with C for ever.
@@ -342,7 +341,7 @@ def held_out_losses(
         scores: (n, C) of the held-out rows.
         training: N rows.
         rows: (n,) int64, which rows were held out.
-        gives_logits: whether scores are logits already, which need no temperature.
+        gives_logits: whether scores are logits already, which need no scale.
 
     Returns:
         (n,) float64; for regression, squared errors.
@@ -350,7 +349,8 @@ def held_out_losses(
     y, task = training.y[rows], training.task
     if not (gives_logits or task == "regression"):
         some = slice(None, None, max(1, len(rows) * training.count // _MAX_CALIBRATION_SCORES))
-        scores = scores / fit_temperature(scores[some], y[some], task, weight=training.weight[rows[some]])
+        temperature, shift = fit_scale(scores[some], y[some], task, weight=training.weight[rows[some]])
+        scores = scores / temperature - shift
     return losses(scores, y, task, smoothed=True)
 
 
@@ -375,11 +375,14 @@ def _flattens(found: Sequence[float]) -> bool:
     return len(found) > 1 and found[-1] - found[-2] > (min(found[-2] - found[-3], 0) / 3 if len(found) > 2 else 0)
 
 
-def _beyond(order: Sequence[float], chosen: float) -> tuple[float, ...]:
-    """Values of C beyond the end at which the best is, with the path's own ratio, ascending; () if it is at no end."""
-    if len(order) < 2 or chosen not in (order[0], order[-1]):
+def _beyond(order: Sequence[float], best: Sequence[float]) -> tuple[float, ...]:
+    """Values of C beyond the end at which the best one is, with the path's own ratio, ascending; () if it is at no end.
+
+    Of several that are as good, none beyond is tried: with ever smaller C, scores would only shrink, in the end to 0.
+    """
+    if len(order) < 2 or len(best) > 1 or best[0] not in (order[0], order[-1]):
         return ()
-    low = chosen == order[0]
+    low = best[0] == order[0]
     step = order[1] / order[0] if low else order[-1] / order[-2]
     powers = range(-_EXTENSION, 0) if low else range(1, _EXTENSION + 1)
-    return tuple(c for p in powers if C_LIMITS[0] <= (c := float(f"{chosen * step**p:.6g}")) <= C_LIMITS[1])
+    return tuple(c for p in powers if C_LIMITS[0] <= (c := float(f"{best[0] * step**p:.6g}")) <= C_LIMITS[1])

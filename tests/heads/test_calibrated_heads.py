@@ -12,6 +12,7 @@ from made_heads import photos, tagged, uneven
 from sklearn.linear_model import LogisticRegression
 
 from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
 from featx.heads.estimators import mlp
 from featx.heads.head import Head
 from featx.heads.postprocess import softmax
@@ -42,6 +43,20 @@ def test_a_temperature_betters_the_log_loss_of_new_images_and_no_choice_changes(
     assert head.temperature_ != 1.0
     assert log_loss(logits, test.labels) < log_loss(scores, test.labels)
     np.testing.assert_array_equal(logits.argmax(axis=1), scores.argmax(axis=1))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_few_images_with_rare_labels_have_probabilities_about_as_low_as_the_labels_are_rare(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = (rng.random((219, 4)) < 0.25).astype(int)
+    X = rng.normal(size=(219, 200)).astype(np.float32)
+    X[:, :4] += 2.5 * y
+    X[:, 4:40] += 0.7 * y.repeat(9, axis=1)
+    names = ["|".join(name for name, has in zip("abcd", row, strict=True) if has) or "|" for row in y]
+    features = FeatureSet.from_arrays(X, names, splits=["train"] * 19 + ["test"] * 200)
+    p = Head("svm", task="multilabel").fit(features).predict_values(X[19:])
+    assert p.mean() == pytest.approx(0.25, abs=0.1)  # not 1/2, as of scores that say nothing
+    assert p[y[19:] > 0].mean() > p[y[19:] == 0].mean() + 0.03
 
 
 def test_a_probability_model_needs_no_temperature() -> None:

@@ -19,9 +19,12 @@ from featx.heads.postprocess import (
     balanced_weights,
     fit_isotonic,
     fit_postprocess,
+    fit_scale,
+    fit_sigmoid,
     fit_temperature,
     label_thresholds,
     logit_adjustment,
+    smoothed_answers,
     with_promises,
 )
 from featx.heads.rejection import threshold_for_precision
@@ -53,15 +56,37 @@ def test_the_temperature_has_the_least_loss_to_smoothed_labels() -> None:
     assert fit_temperature(scores, y) == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
 
 
-def test_the_temperature_of_labels_has_the_least_loss_of_sigmoids_to_smoothed_labels() -> None:
+def test_the_scale_of_labels_has_the_least_loss_of_sigmoids_to_smoothed_labels_and_of_its_priors() -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(-1.0, 2.0, (60, 5))
     y = (rng.random((60, 5)) < expit(logits)).astype(np.float32)
     smoothed = y * (1 - 2 / 62) + 1 / 62
-    grid = np.exp(np.linspace(-1, 4, 5001))
-    scaled = [7 * logits / T for T in grid]
-    losses = [-(smoothed * np.log(expit(s)) + (1 - smoothed) * np.log(expit(-s))).mean() for s in scaled]
-    assert fit_temperature(7 * logits, y, "multilabel") == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
+    scores = 7 * (logits + 2.0)
+
+    def loss(T: float, b: float) -> float:
+        logits = scores / T - b
+        prior = (np.log(T / np.abs(scores).mean()) / 2) ** 2 / 2 + b**2 / 2
+        return float(-(smoothed * np.log(expit(logits)) + (1 - smoothed) * np.log(expit(-logits))).mean()) + prior / 60
+
+    T, b = fit_sigmoid(scores, y)
+    assert fit_scale(scores, y, "multilabel") == (T, b)
+    assert (T, b) == pytest.approx((7.0, 2.0), rel=0.3)
+    assert loss(T, b) < min(loss(T * 1.01, b), loss(T / 1.01, b), loss(T, b + 0.01), loss(T, b - 0.01))
+
+
+def test_the_scale_of_many_labels_is_found_by_which_their_scores_were_moved_and_blown_up() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(-1.0, 2.0, (20_000, 3))
+    y = (rng.random(logits.shape) < expit(logits)).astype(np.float32)
+    assert fit_sigmoid(7 * (logits + 2.0), y) == pytest.approx((7.0, 2.0), rel=0.03)
+    assert fit_sigmoid(1e-4 * (logits + 2.0), y) == pytest.approx((1e-4, 2.0), rel=0.03)
+
+
+def test_weights_of_the_scale_of_labels_count_rows_as_often() -> None:
+    scores, y = scored(200, 3, sure=2.0)
+    labels, times = np.eye(3)[y], np.arange(200) % 3
+    twice = fit_sigmoid(np.repeat(scores, times, axis=0), np.repeat(labels, times, axis=0))
+    assert fit_sigmoid(scores, labels, weight=times) == pytest.approx(twice, rel=2e-2)
 
 
 def test_weights_of_the_temperature_count_rows_as_often() -> None:
@@ -86,10 +111,19 @@ def test_the_certainty_of_scores_that_are_always_right_depends_on_the_rows_not_o
     assert 1 - softmax(np.eye(count) / T, axis=1).max() == pytest.approx(1 / 1002, rel=1e-2)
 
 
-@pytest.mark.parametrize("task", ["classification", "multilabel"])
-def test_scores_that_say_nothing_have_a_finite_temperature(task: str) -> None:
-    y = np.array([0, 1]) if task == "classification" else np.eye(2)
-    assert 0 < fit_temperature(np.zeros((2, 2)), y, task) < np.inf
+def test_scores_that_are_all_alike_are_left_as_they_are() -> None:
+    assert fit_temperature(np.zeros((2, 2)), np.array([0, 1])) == 1.0
+    y = np.tile([1.0, 0.0, 0.0, 0.0], (20, 1))
+    T, b = fit_sigmoid(np.zeros((20, 4)), y)
+    assert (T, expit(-b)) == pytest.approx((1.0, smoothed_answers(y).mean()), abs=0.05)
+
+
+def test_labels_that_scores_tell_nothing_about_have_about_the_probability_of_their_share() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random((19, 4)) < 0.2).astype(np.float64)
+    made = fit_postprocess(-y, y, "multilabel", calibrate="temperature")  # out of fold even worse than chance
+    assert made.apply(np.eye(4)).mean() == pytest.approx(smoothed_answers(y).mean(), abs=0.1)
+    assert made.temperature < 20
 
 
 # Isotonic curves

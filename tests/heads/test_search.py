@@ -258,6 +258,12 @@ def test_a_path_that_may_not_grow_does_not() -> None:
     assert len(model.asked) == 1
 
 
+def test_on_a_plateau_at_the_lower_end_a_path_does_not_grow() -> None:
+    model = MadeUp(lambda C: 0.2 if C <= 0.1 else 0.5, path(-3, 2))
+    assert found(model).chosen == 1e-3
+    assert len(model.asked) == 1
+
+
 def test_on_a_plateau_at_the_upper_end_a_path_does_not_grow() -> None:
     model = MadeUp(lambda C: 0.2 if C >= 1.0 else 0.5, path(-3, 2))
     assert found(model).chosen == 1.0

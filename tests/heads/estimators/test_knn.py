@@ -14,7 +14,7 @@ from featx.errors import HeadError
 from featx.heads import nearest
 from featx.heads.estimators import knn
 from featx.heads.estimators.knn import KNearestEstimator
-from featx.heads.postprocess import fit_temperature
+from featx.heads.postprocess import fit_scale
 from featx.heads.search import losses
 from featx.heads.training_data import Rows, TrainingData, statistics
 
@@ -99,8 +99,8 @@ def loss(training: TrainingData, scores: np.ndarray) -> float:
     if training.task == "regression":
         each = ((scores - training.y) ** 2 / training.y.var(axis=0)).mean(axis=1)
     else:
-        temperature = fit_temperature(scores, training.y, training.task, weight=training.weight)
-        each = losses(scores / temperature, training.y, training.task, smoothed=True)
+        temperature, shift = fit_scale(scores, training.y, training.task, weight=training.weight)
+        each = losses(scores / temperature - shift, training.y, training.task, smoothed=True)
     return float(np.average(each, weights=training.weight))
 
 
