@@ -11,6 +11,7 @@ from featx.data.image_set import PRETRAIN
 from featx.errors import FeatxError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
+from featx.features.joint_sets import is_joint
 from featx.features.label_changes import label_changes
 from featx.heads.evaluation import notes_on_baseline
 from featx.heads.head import Head
@@ -50,7 +51,7 @@ def notes_on_fit(
         *(cross_validated.notes if cross_validated else ()),
         *([cross_validated.baseline_note] if cross_validated and cross_validated.baseline_note else ()),
         *label_changes(file),
-        *([] if "layer" in chosen else _notes_on_layers(file, head.layer_)),
+        *([] if "layer" in chosen else _notes_on_layers(file, head)),
         *head.notes_,
         *(notes_on_texts(head.texts, split, head.task_) if head.texts else ()),
         *(
@@ -91,9 +92,10 @@ def _notes_of_report(report: Report, cross_validated: CrossValidated | None) -> 
     return [alone if note in doubts else note for note in report.notes]
 
 
-def _notes_on_layers(file: Path | None, layer: str) -> list[str]:
-    """Say which other layers a feature file holds, where a head was fitted to the penultimate layer alone."""
-    if file is None or LayerSpec.parse(layer).layer != PENULTIMATE:
+def _notes_on_layers(file: Path | None, head: Head) -> list[str]:
+    """Say which other layers a feature file holds, where a head of one backbone was fitted to the penultimate layer alone."""
+    is_comparable = head.texts is None and not is_joint(head.backbone_)  # what --layer best can take
+    if file is None or not is_comparable or LayerSpec.parse(head.layer_).layer != PENULTIMATE:
         return []
     try:
         others = [name for name in plain_layers(open_features(file).layers) if name != PENULTIMATE]
