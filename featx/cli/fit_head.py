@@ -40,14 +40,15 @@ def show_fit(result: Fit) -> None:
     """Print what a fit gave."""
     head = result.head
     unit = "group" if head.group_ else "image"
+    options = f"{head.kind} --kernel {head.kernel}" if head.kernel != "linear" else head.kind
     _show_comparison(
-        "head", result.compared, result,
-        f"Selected: {head.kind}, the simplest head within one standard error of the lowest loss.",
+        "head", result.compared, f"--model {options}",
+        f"Selected: --model {options}, the simplest head within one standard error of the lowest loss.", result,
     )  # fmt: skip
     _show_comparison(
-        "layer", result.layers, result,
+        "layer", result.layers, head.layer,
         f"Selected: {head.layer}, the layer of the lowest loss, or the penultimate one where no loss is lower by two standard "
-        f"errors,\n{unit} by {unit}.",
+        f"errors,\n{unit} by {unit}.", result,
     )  # fmt: skip
     _show_head(result)
     _show_gains(result)
@@ -103,12 +104,11 @@ def _show_against(result: Fit) -> None:
     click.echo(against.sentence)
 
 
-def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, selected: str) -> None:
+def _show_comparison(what: str, compared: tuple[Compared, ...], first: str, selected: str, result: Fit) -> None:
     """Print the table of the heads or layers that were compared, and which was selected."""
     if not compared:
         return
     if not any(math.isfinite(line.loss) for line in compared):
-        first = result.head.kind if what == "head" else result.head.layer
         click.echo(
             f"No {what} could be compared with another, since no training image can be held out. Selected: {first}.\n"
         )
@@ -172,7 +172,7 @@ def _show_files(result: Fit) -> None:
 
 
 _ON_DEVICE = Needs(
-    "without --model logreg, svm, linear, mlp or auto",
+    "without --model logreg, svm, linear, bilinear, mlp or auto",
     lambda options: options["model"] not in ("ridge", "knn", "centroid", ZERO_SHOT),
 )
 
@@ -227,7 +227,7 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @option(
     "-C", "C", type=POSITIVE, show_default="chosen by cross-validation", section="Head", needs=CHECKED, metavar="C",
-    help="Inverse strength of the penalty of logreg, svm and ridge.",
+    help="Inverse strength of the penalty of logreg, svm, ridge and bilinear.",
 )  # fmt: skip
 @option(
     "--kernel", type=click.Choice(KERNELS), default="linear", show_default=True, section="Head", needs=_KERNEL,
@@ -249,8 +249,9 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @option(
     "--calibrate", type=click.Choice(CALIBRATIONS), is_flag=False, flag_value="temperature",
-    show_default="temperature for all kinds but logreg", section="Advanced", needs=CHECKED,
-    help="Calibrate probabilities on held-out training rows.",
+    show_default="temperature; none for logreg and bilinear", section="Advanced", needs=CHECKED,
+    help="Calibrate probabilities on held-out training rows: by a temperature (of several labels with an offset), which "
+    "--calibrate alone means, or by isotonic curves after it.",
 )  # fmt: skip
 @option(
     "--reject-below", type=SHARE, section="Head", needs=CHECKED, metavar="P",
@@ -335,7 +336,7 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @option(
     "--device", default="cpu", show_default=True, section="Compute", needs=_ON_DEVICE, metavar="NAME",
-    help="Device of the matrix products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
+    help="Device of the matrix products of logreg, svm, linear, bilinear and mlp: auto, cpu, cuda, cuda:1 or mps.",
 )  # fmt: skip
 @needing(
     _FROM_CACHE,

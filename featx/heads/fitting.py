@@ -34,7 +34,16 @@ from featx.heads.search import Search, draw_share, most_searched, search, search
 from featx.heads.seen import NO_KEYS
 from featx.heads.targets import Targets, constant_of, labels_alone, targets_of, task_of
 from featx.heads.texts import ClassTexts, require_width
-from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics, steadied
+from featx.heads.training_data import (
+    Estimator,
+    Folds,
+    Rows,
+    TrainingData,
+    different_images,
+    flatten_views,
+    statistics,
+    steadied,
+)
 from featx.layer_spec import LayerSpec
 from featx.metrics.reports import Report
 from featx.text import size_text
@@ -216,12 +225,13 @@ def prepare(
         HeadError: features are not finite, or too large.
     """
     X, index = flatten_views(features.features, rows)
+    keys = features.keys[rows]
     unit = params.get("texts") is not None  # cosines of embeddings and texts are not standardised
     ranks = None if unit else ranks_for(features)
     mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if not unit:
         mean, scale = statistics(X, index) if ranks is None else ranks.column_sums(index).statistics()
-        scale = steadied(scale, len(rows), _blocks_of_one_unit(features))
+        scale = steadied(scale, different_images(keys), _blocks_of_one_unit(features))
     if unit:
         require_finite(X, index, where)
         require_width(params["texts"], X.shape[1], features.layer)
@@ -242,6 +252,7 @@ def prepare(
         weight,
         seed=seed,
         views=features.views,
+        keys=keys,
     )
     if training.rows.fits or len(training) <= MOST_IN_FOLDS:
         return dataclasses.replace(_with_folds(training, features, rows, targets), ranks=ranks)
@@ -327,6 +338,10 @@ def _fit(
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
     predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))
     used = _parameter_in_use(kind, chosen, predictor)
+    if params["k"] is not None and used["k"] < params["k"]:
+        notes.append(
+            f"k is {used['k']} instead of {params['k']}: the head has no more training rows to find neighbours among"
+        )
     convergence = _convergence(estimator)  # before further fits of folds
     if not (training if training.share is None else training.share[0]).folds:
         free = used if params.get(kind.parameter) is None else {}

@@ -46,13 +46,13 @@ class Head(ConformalHead):
         logit_adjustment: this times the log of each class's share of the training rows is subtracted from its logit
             (Menon et al., 2021); 1 treats all classes as equally likely. Not together with ``class_weight``.
         calibrate: "temperature", "isotonic" (Zadrozny and Elkan, 2002) or "none", fitted to held-out rows; None: a
-            temperature for all kinds but logreg and bilinear.
+            temperature (of several labels with an offset) for all kinds but logreg and bilinear.
         reject_below: no class is predicted if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
         conformal: calibrate prediction sets (of a regression, intervals) on held-out rows: the share of them that may miss
             the truth, such as 0.1. ``predict_set`` gives them.
         conformal_per_class: let the sets miss at most this share of each class.
-        device: of torch, or "auto": where logreg, svm, linear and mlp compute their products.
+        device: of torch, or "auto": where logreg, svm, linear, bilinear and mlp compute their products.
         texts: the classes as vectors of text (``featx.heads.texts``), which ``fit_head`` makes: all that a "zeroshot" head
             needs; logreg with ``texts`` is regularised towards them.
 

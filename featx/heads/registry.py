@@ -188,6 +188,11 @@ def get_kind(name: str, *, task: str | None = None, kernel: str = "linear") -> H
     return kind
 
 
+def full_name(kind: str, kernel: str) -> str:
+    """The name of a kind of head with its kernel where that is not linear, as ``svm-rbf``."""
+    return kind if kernel == "linear" else f"{kind}-{kernel}"
+
+
 def default_kind(task: str) -> str:
     """The kind of head that is fitted where none is named; for "auto", where the labels are not known yet, "logreg".
 

@@ -225,9 +225,27 @@ FEW_IMAGES, _PRIOR_IMAGES = 50, 30
 """Below so many images, deviations are steadied; and how many images the mean variance of all columns then counts as."""
 
 
-def steadying(images: int) -> float:
+def different_images(keys: np.ndarray) -> int:
+    """Count the images with (N, 16) content hashes, copies of one image once and those of unknown content (zeros) each.
+
+    Of more than ``FEW_IMAGES``, so many are counted.
+
+    Examples:
+        >>> different_images(np.array([[1] * 16, [1] * 16, [2] * 16, [0] * 16, [0] * 16], dtype=np.uint8))
+        4
+    """
+    found, unknown = set[bytes](), 0
+    for key in keys:
+        unknown += not key.any()
+        found.add(key.tobytes())
+        if len(found) + unknown > FEW_IMAGES:
+            break
+    return min(FEW_IMAGES, len(found) + unknown - (unknown > 0))
+
+
+def steadying(images: int | np.ndarray) -> Any:
     """The share of the mean variance that is added to each column's variance where there are so many images."""
-    return max(0.0, _PRIOR_IMAGES * (1 / max(images, 1) - 1 / FEW_IMAGES))
+    return np.maximum(0.0, _PRIOR_IMAGES * (1 / np.maximum(images, 1) - 1 / FEW_IMAGES))
 
 
 def steadied(scale: np.ndarray, images: int, blocks: Sequence[slice]) -> np.ndarray:
@@ -238,7 +256,7 @@ def steadied(scale: np.ndarray, images: int, blocks: Sequence[slice]) -> np.ndar
 
     Args:
         scale: (D,) deviations, as ``statistics`` gives them.
-        images: n.
+        images: n, copies of one image counted once.
         blocks: columns of one unit, such as those of one layer of a network.
 
     Returns:
@@ -286,6 +304,7 @@ class TrainingData:
             (``views_as_images``).
         share: of data that do not fit in memory, the images that hyper-parameters are chosen on, with folds and groups, and
             (n,) int64, ascending, which images they are; or None. Then the data as a whole have no folds and no groups.
+        keys: (N, 16) uint8, content hashes, the same for copies of one image; None where they are not known.
         ranks: the processes that sum over the rows together, as ``featx.heads.ranks.Ranks``; None: this one does it alone.
     """
 
@@ -301,10 +320,16 @@ class TrainingData:
     views: int = 1
     together: int = 1
     share: tuple[TrainingData, np.ndarray] | None = None
+    keys: np.ndarray | None = None
     ranks: Any = None
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def different(self) -> int:
+        """The number of images, copies of one counted once, as ``different_images`` counts them."""
+        return len(self) // self.together if self.keys is None else different_images(self.keys[:: self.together])
 
     def groups_of(self, images: np.ndarray) -> np.ndarray | None:
         """(n,) int64, which of some images belong together; of data with a ``share``, those must be in it."""
@@ -341,6 +366,7 @@ class TrainingData:
             groups=groups,
             folds=(),
             share=None,
+            keys=None if self.keys is None else self.keys[images],
             ranks=None,
         )
 
@@ -356,6 +382,7 @@ class TrainingData:
             folds=tuple((view_rows(train, self.views), view_rows(test, self.views)) for train, test in self.folds),
             grouped=True,
             groups=None if self.groups is None else self.groups.repeat(self.views),
+            keys=None if self.keys is None else self.keys.repeat(self.views, axis=0),
             views=1,
             together=self.views,
         )

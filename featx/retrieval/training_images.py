@@ -66,7 +66,7 @@ def training_images(head: Head, features: FeatureSet | Named | None = None) -> T
     X, index = flatten_views(found.features, rows)
     standardised = Rows(X, index, mean=head.mean_, scale=head.scale_)
     plain = Rows(found.plain, rows, mean=head.mean_, scale=head.scale_)
-    data = TrainingData(standardised, y, count, head.task_, weight, views=found.views)
+    data = TrainingData(standardised, y, count, head.task_, weight, views=found.views, keys=facts.keys)
     return TrainingImages(facts.paths, [facts.classes[label] for label in facts.labels], data, plain, found, rows)
 
 

@@ -99,18 +99,20 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
 
     Args:
         kind: "logreg", "svm", "ridge", "knn", "centroid", "bilinear", "mlp", "linear", or a kind added by ``register_head``.
-        C: inverse strength of the penalty, for logreg, svm and ridge; None: chosen by cross-validation.
+        C: inverse strength of the penalty, for logreg, svm, ridge and bilinear; None: chosen by
+            cross-validation.
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn; None: chosen.
         class_weight: "balanced": each class has the same weight, however many rows it has. Or the weight of each class, as
             ``{class: weight}``; others have the weight 1.
         logit_adjustment: this times the log of each class's share is subtracted from its logit; see ``Head``.
-        calibrate: "temperature", "isotonic" or "none"; None: a temperature for all kinds but logreg.
+        calibrate: "temperature", "isotonic" or "none"; None: a temperature for all kinds but logreg and
+            bilinear.
         reject_below: no class is predicted (None) if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
         conformal: calibrate prediction sets of which this share may miss the class, such as 0.1, for ``predict_set``.
         conformal_per_class: let the sets miss at most this share of each class.
-        device: of torch, or "auto": where logreg, svm, linear and mlp compute their products.
+        device: of torch, or "auto": where logreg, svm, linear, bilinear and mlp compute their products.
         random_state: of the folds, and of minibatches.
 
     Attributes:

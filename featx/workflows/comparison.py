@@ -12,7 +12,7 @@ from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.parameters import WITHOUT_GUARANTEES
-from featx.heads.registry import auto_candidates
+from featx.heads.registry import auto_candidates, full_name
 from featx.metrics.scores import finite
 
 
@@ -90,7 +90,7 @@ def compare_kinds(
     fitted: list[Head] = []
     compared: list[Compared] = []
     for kind, kernel in auto_candidates(head.task_, rows):
-        name = f"{kind}-rbf" if kernel == "rbf" else kind
+        name = full_name(kind, kernel)
         own = {**head.get_params(), "kind": kind, "kernel": kernel, "C": None, "k": None}
         candidate = Head(**{**own, **WITHOUT_GUARANTEES})
         try:

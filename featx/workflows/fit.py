@@ -16,14 +16,14 @@ from featx.advice.backbone_gains import BackboneGains
 from featx.advice.layer_scores import best_layer, score_layers
 from featx.arguments import counts_of, names_of
 from featx.constants import CACHE, MODELS, ZERO_SHOT
-from featx.errors import HeadError, SettingsError, system_errors
+from featx.errors import HeadError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.joint_files import JoinedFiles
 from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.refits import Made, Replaced
-from featx.heads.registry import auto_candidates, default_kind, get_kind
-from featx.heads.targets import require_train_classes, task_of
+from featx.heads.registry import auto_candidates, get_kind
+from featx.heads.targets import require_train_classes
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.cross_validation import CrossValidated, stored
 from featx.metrics.reports import Report
@@ -39,7 +39,15 @@ from featx.workflows.fit_notes import notes_on_fit
 from featx.workflows.fit_options import AUTO, BEST, CV_FOLDS, CV_REPEATS, require_compatible, require_texts
 from featx.workflows.fit_progress import FitProgress
 from featx.workflows.fit_result import Fit
-from featx.workflows.fit_sources import Source, files_of_source, gains_of, make_head, require_one_source, source_of
+from featx.workflows.fit_sources import (
+    Source,
+    files_of_source,
+    gains_of,
+    make_head,
+    require_one_source,
+    set_task,
+    source_of,
+)
 from featx.workflows.fit_together import fits_together
 from featx.workflows.fit_tracked import log_fit, params_before
 from featx.workflows.gains_page import gains_sections
@@ -187,7 +195,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     source = source_of(features, with_backbones, layer=layer, views=views, cache=cache, reporter=reporter)
     read = [path for path in (*files_of_source(source), table, compare) if isinstance(path, str | os.PathLike)]
     HeadFiles.require_named(out, read)  # before layers are compared, which takes a while
-    by_task = model is None and not anchor
+    by_task = auto or (model is None and not anchor)
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, by_task=by_task, cv=cv)
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     page = names_of(images, "images") if report else None
@@ -265,7 +273,7 @@ class _Data:
     Attributes:
         features: all rows.
         split: the same rows, in the splits that the head uses.
-        held_out: the split to evaluate on; "" where there is none, and cross-validation alone evaluates the head.
+        held_out: the split to evaluate on; "" where there is none, and cross-validation alone or nothing evaluates the head.
         file: the feature file, or None.
         layers: the layers that were compared, if any.
         earlier: the head to compare with, and the held-out images that are new to both heads; or None.
@@ -310,11 +318,6 @@ class _Evaluated:
     against: HeadComparison | None
     gains: BackboneGains | None
 
-    @property
-    def stored(self) -> dict[str, Any] | None:
-        """The result of the cross-validation as the head's file stores it, or None."""
-        return None if self.cross_validated is None else stored(self.cross_validated)
-
 
 def _gather(
     source: Source | JoinedFiles,
@@ -335,24 +338,18 @@ def _gather(
     layers: tuple[Compared, ...] = ()
     if isinstance(source, FeatureSet):
         features = with_groups(source, group, table)
+        task = set_task(head, features, by_task=by_task)
     else:
         load = GroupedLoader(source, group, table)
         layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
-        views = views or views_in(source, PENULTIMATE if layer == BEST else layer)
+        first = PENULTIMATE if layer == BEST else layer
+        views = views or views_in(source, first)
+        features = load(str(LayerSpec.parse(first, views)))
+        task = set_task(head, features, by_task=by_task)
         if layer == BEST:
             scores = score_layers(source, head, views=views, load=load)
-            layer, layers = (
-                best_layer(scores).layer,
-                tuple(Compared.of(score.head.layer, score.head) for score in scores),
-            )
-        features = load(str(LayerSpec.parse(layer, views)))
-    task, _ = task_of(features, head.task)
-    head.kind = default_kind(task) if by_task else head.kind
-    if not auto:
-        get_kind(head.kind, task=task, kernel=head.kernel)  # raises where the kind does not suit the task
-    if task == "regression" and head.calibrate:
-        raise SettingsError("calibrate has no effect on a regression, which has no probabilities; leave it out")
-    head.task_ = task
+            layers = tuple(Compared.of(score.head.layer, score.head) for score in scores)
+            features = load(str(LayerSpec.parse(best_layer(scores).layer, views)))
     split = with_splits(features, task)
     folds = read_column(features, cv, option="--cv") if isinstance(cv, str) else None
     if auto or get_kind(head.kind).is_fitted:
@@ -385,19 +382,19 @@ def _sources(data: _Data) -> list[str]:
 
 
 def _held_out(split: FeatureSet, task: str, cv: int | str | None) -> str:
-    """The split to evaluate on; "" where there is none, and cross-validation alone evaluates the head.
+    """The split to evaluate on; "" where there is none, and cross-validation alone evaluates the head, or nothing can.
 
     Raises:
-        HeadError: there is neither, or a class has images to evaluate on and none to train on.
+        HeadError: there is none, although cross-validation could evaluate the head; or a class has images to evaluate on and
+            none to train on.
     """
     try:
         held_out = split.held_out()
     except HeadError as error:
-        if cv:
+        if cv or not can_be_divided(split, task):
             return ""
         uneven = "".join(f". Note: {note}" for note in notes_on_splits(split))
-        instead = "; or evaluate by cross-validation: --cv 5" if can_be_divided(split, task) else "; add images"
-        raise HeadError(f"{error}{instead}{uneven}") from error
+        raise HeadError(f"{error}; or evaluate by cross-validation: --cv 5{uneven}") from error
     require_train_classes(split, task)
     return held_out
 
@@ -464,7 +461,8 @@ def _save(
 ) -> Fit:  # fmt: skip
     """Write the head, its predictions for images without a label, its pictures and, unless ``page`` is None, its page."""
     head.gains_ = evaluated.gains.as_dict() if evaluated.gains else None
-    head.save(files.path, report=evaluated.report, made=made.as_dict(), cross_validated=evaluated.stored)
+    crossed = stored(evaluated.cross_validated) if evaluated.cross_validated else None
+    head.save(files.path, report=evaluated.report, made=made.as_dict(), cross_validated=crossed)
     fit = Fit(
         head,
         evaluated.report,

@@ -22,7 +22,7 @@ class Fit:
 
     Attributes:
         head: the fitted head.
-        report: evaluation on the held-out split; None where there is none, and cross-validation evaluates the head.
+        report: evaluation on the held-out split; None where there is none, and cross-validation or nothing evaluates the head.
         path: file of the head.
         picture: file of the confusion matrix, or None.
         features: the feature file, or None.

@@ -16,6 +16,8 @@ from featx.features.joint_files import JoinedFiles, files_beside, join_files
 from featx.features.joint_sets import is_joint, part_names
 from featx.features.remote_folder import local_file, newest_file
 from featx.heads.head import Head
+from featx.heads.registry import default_kind, get_kind
+from featx.heads.targets import task_of
 from featx.layer_spec import PENULTIMATE
 from featx.reporter import Reporter
 from featx.text import described
@@ -124,3 +126,18 @@ def make_head(model: str | Head | None, **options: Any) -> Head:
     if given:
         raise SettingsError(f"{', '.join(given)}: expected as arguments of the Head that is given, not of fit_head")
     return model
+
+
+def set_task(head: Head, features: FeatureSet, *, by_task: bool) -> str:
+    """Set the task of a head by the data and, with ``by_task``, the kind that suits it; returns the task.
+
+    Raises:
+        HeadError, SettingsError: the kind or the calibration does not suit the task.
+    """
+    task, _ = task_of(features, head.task)
+    head.kind = default_kind(task) if by_task else head.kind
+    get_kind(head.kind, task=task, kernel=head.kernel)  # raises where the kind does not suit the task
+    if task == "regression" and head.calibrate:
+        raise SettingsError("calibrate has no effect on a regression, which has no probabilities; leave it out")
+    head.task_ = task
+    return task

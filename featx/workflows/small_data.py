@@ -88,7 +88,15 @@ def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head
         head: that was fitted.
         split: all rows, in the splits that the head uses.
     """
-    if report is None or report.n >= FEW_HELD_OUT or not head.n_train_:
+    if not head.n_train_:
+        return []
+    if report is None:
+        alone = (
+            f"nothing judges this head: it was fitted to all {counted(head.n_train_, 'labelled image')}, which are too few to "
+            "be divided (copies and images of one group count once). Add images of each class to know its accuracy"
+        )
+        return [] if found else [alone]
+    if report.n >= FEW_HELD_OUT:
         return []
     labelled = len(_labelled_rows(split))
     few = f"the split {report.split} has only {counted(report.n, 'image')}, so"

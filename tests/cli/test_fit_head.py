@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import featx, without_times
 from joint_features import part, written
+
+from featx.workflows import comparison
 
 
 def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
@@ -56,6 +59,50 @@ def test_what_was_requested_is_printed_before_what_every_fit_prints(fitted: Path
         shown.index(text) for text in ("shots  accuracy", "Cross-validated: 3 folds", "images of split val", "head: ")
     ]
     assert places == sorted(places)
+
+
+def test_more_neighbours_than_training_images_are_noted(fitted: Path) -> None:
+    facts = json.loads(featx("fit-head", "--model", "knn", "--k", "500", "--cv", "none", "--json").stdout)
+    assert facts["k"] == 32
+    note = "k is 32 instead of 500: the head has no more training rows to find neighbours among"
+    assert [n for n in facts["notes"] if n.startswith("k is")] == [note]
+
+
+def test_the_selected_kind_is_named_by_the_options_that_fit_it_again(
+    fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "auto_candidates", lambda task, rows: [("svm", "rbf")])
+    shown = featx("fit-head", "--model", "auto", "--cv", "none").stdout
+    assert "Selected: --model svm --kernel rbf, the simplest head" in shown
+
+
+def test_a_single_image_of_each_class_makes_a_head_that_nothing_judges(split_photos: Path, in_tmp: Path) -> None:
+    for kind in ("dark", "light"):
+        image = sorted((split_photos / "train" / kind).iterdir())[0]
+        (in_tmp / "one" / kind).mkdir(parents=True)
+        (in_tmp / "one" / kind / image.name).write_bytes(image.read_bytes())
+    featx("extract", "one", "-b", "lenet5", "--cache", "single")
+    result = featx("fit-head", "single/one--lenet5.h5", "--model", "centroid")
+    assert "fitted to 2 images of 2 classes" in result.stdout
+    assert "accuracy" not in result.stdout
+    assert (
+        "nothing judges this head: it was fitted to all 2 labelled images, which are too few to be divided"
+        in result.stderr
+    )
+    assert "needs two classes or more" in featx("fit-head", "single/one--lenet5.h5", "--cv", "2", status=1).stderr
+
+
+@pytest.mark.parametrize("model", ["default", "auto"])
+def test_the_best_layer_for_numbers_is_that_of_a_head_for_numbers(model: str, in_tmp: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    np.savez("v.npz", features=X, labels=2.5 * X[:, 0] + 0.1, ids=np.arange(60).astype(str))
+    featx("import", "v.npz")
+    options = [] if model == "default" else ["--model", model]
+    facts = json.loads(featx("fit-head", "--layer", "best", "--cv", "none", *options, "--json").stdout)
+    assert (facts["model"], facts["task"]) == ("ridge", "regression")
+    assert [line["layer"] for line in facts["compared_layers"]] == ["penultimate"]
+    wrong = featx("fit-head", "--layer", "best", "--model", "logreg", status=1).stderr
+    assert "logreg cannot do regression; expected one of ridge" in wrong
 
 
 @pytest.mark.parametrize("model", ["linear", "svm", "ridge", "knn", "centroid", "mlp", "auto"])

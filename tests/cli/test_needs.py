@@ -33,7 +33,10 @@ USELESS = [
     ("promote h -o x --models m", "--models has no effect with both HEAD and --out"),
     ("fit-head --table t.csv", "--table has no effect without --group"),
     ("fit-head --images there", "--images has no effect without --report"),
-    ("fit-head --model knn --device cuda", "--device has no effect without --model logreg, svm, linear, mlp or auto"),
+    (
+        "fit-head --model knn --device cuda",
+        "--device has no effect without --model logreg, svm, linear, bilinear, mlp or auto",
+    ),
     ("fit-head x.h5 --cache there", "--cache has no effect with FEATURES, which is a file of any folder"),
     ("fit-head -o x --models there", "--models has no effect with --out, which is a file of any folder"),
     (

@@ -346,6 +346,13 @@ def test_few_images_of_a_network_are_not_stretched_along_columns_that_hardly_var
     assert arrays.scale_[0] == 1.0
 
 
+def test_copies_of_an_image_count_as_one_where_images_are_few() -> None:
+    features = photos(train=12)
+    rows = features.rows("train")
+    once, thrice = (Head("ridge", C=1.0).fit(features, rows=np.tile(rows, times)) for times in (1, 3))
+    np.testing.assert_allclose(thrice.scale_, once.scale_, rtol=1e-6)
+
+
 def test_many_images_are_standardised_by_their_own_deviations() -> None:
     scale = np.array([3.0, 1e-6, 1.0])
     assert steadied(scale, 50, [slice(0, 3)]) is scale

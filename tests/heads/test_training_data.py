@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -294,3 +295,14 @@ def test_rows_that_lie_far_apart_are_read_by_few_at_a_time(tmp_path: Path, monke
         np.testing.assert_array_equal(Rows(file, index).whole(), features[index])
         assert len(forgotten) == pieces, "a page is let go before many more are mapped beside it"
         forgotten.clear()
+
+
+def test_copies_and_views_of_an_image_count_as_one_and_images_of_unknown_content_each() -> None:
+    training = draw()
+    keys = np.zeros((30, 16), dtype=np.uint8)
+    keys[:24] = np.arange(24)[:, None] // 3 + 1  # 8 images, each there three times
+    known = dataclasses.replace(training, keys=keys)
+    assert (training.different, known.different) == (30, 14)
+    assert known.take(np.array([0, 1, 5, 29])).different == 3
+    views = dataclasses.replace(training.take(np.arange(15)), keys=keys[:15], views=2)
+    assert (views.different, views.views_as_images.different) == (5, 5)

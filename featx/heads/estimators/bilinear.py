@@ -102,7 +102,7 @@ class BilinearEstimator:
         """The components of the data; those of the search serve the fit too, so that both solve one problem."""
         rows = training.rows
         if self._pairs is None or self._pairs.features is not rows.features:
-            self._pairs = _Pairs.of(rows, images=len(rows) // training.together)
+            self._pairs = _Pairs.of(rows, images=training.different)
         return self._pairs
 
     def _with_pairs(self, training: TrainingData) -> TrainingData:
@@ -129,7 +129,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, rows: Rows, *, images: int) -> _Pairs:
-        """Compute them, from the rows of so many images."""
+        """Compute them, from the rows of so many different images."""
         step = -(-len(rows) // _MOST_ROWS)
         some = rows.take(np.arange(0, len(rows), step))
         projection = _components(some.whole(np.float64))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from featx.heads.training_data import MOST_IN_MEMORY, TrainingData
+from featx.heads.training_data import FEW_IMAGES, MOST_IN_MEMORY, TrainingData
 
 _BLOCK_BYTES = 32 << 20
 
@@ -19,10 +19,16 @@ class Design:
 
     Args:
         training: of n images.
+
+    Attributes:
+        different: the number of images, copies of one counted once.
+        different_without: (n,) int64, that number without each.
     """
 
     def __init__(self, training: TrainingData) -> None:
         self._rows, self.views, self.images = training.rows, training.views, len(training)
+        self.different = training.different
+        self.different_without = self.different - _is_alone(training)
         self.basis: np.ndarray | None = None  # (D, r), orthonormal
         self._kept: np.ndarray | None = None
         if len(self._rows) < self._rows.width and self._rows.fits:
@@ -87,3 +93,12 @@ class Design:
 def _with_ones(rows: np.ndarray) -> np.ndarray:
     """(N, r + 1), the rows with a column of ones."""
     return np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
+
+
+def _is_alone(training: TrainingData) -> np.ndarray:
+    """Mark the images that have no copy: (n,) bool; of many images, for which it does not matter, all."""
+    if training.keys is None or training.different >= FEW_IMAGES:
+        return np.ones(len(training), dtype=bool)
+    _, number, copies = np.unique(training.keys, axis=0, return_inverse=True, return_counts=True)
+    alone: np.ndarray = (copies[number.ravel()] == 1) | ~training.keys.any(axis=1)
+    return alone

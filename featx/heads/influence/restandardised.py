@@ -92,9 +92,11 @@ class Restandardised:
         variance = (self._squares - np.square(Z).sum(axis=1)) / left - (Z.sum(axis=1) / left) ** 2
         own = self._squares / len(self._design)
         added = np.where(own > 0, 1 - own, 0.0)
-        now, then = steadying(self._design.images), steadying(self._design.images - 1)
+        now = steadying(self._design.different)
         if now and (added > _ROUNDING).any():
-            raw = self._design.squared_scale
+            raw, views = self._design.squared_scale, self._design.views
+            images = slice(rows.start // views, rows.stop // views)
+            then = steadying(self._design.different_without[images])[:, None]
             variance = variance + added * (then / now) * ((variance @ raw) / (own @ raw))[:, None]
         return np.where(self._squares > 0, np.maximum(variance, 1e-6) - 1, 0.0)
 

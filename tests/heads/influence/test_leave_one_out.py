@@ -123,6 +123,14 @@ def test_logreg_in_several_views_is_as_a_head_that_is_fitted_again() -> None:
     assert rank_correlation(influences(features, head), refitted(features, head)) > 0.98
 
 
+def test_without_one_of_several_copies_there_are_as_many_different_images() -> None:
+    features = photos(classes=("ant", "bee"), train=12, test=3, gap=1.0)
+    rows = features.rows("train")
+    features = features.take(np.concatenate([np.arange(len(features)), rows[:8]]))  # 8 of 24 are there twice
+    head = Head("ridge", C=0.02, calibrate="none").fit(features)
+    assert relative_error(influences(features, head), refitted(features, head)) < 0.02
+
+
 def test_balanced_classes_keep_the_weights_of_the_fit() -> None:
     features = photos(classes=("ant", "bee"), train=15, test=3, gap=1.0)
     few = np.flatnonzero((features.labels == 1) & (features.splits == "train"))[5:]
