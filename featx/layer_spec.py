@@ -190,8 +190,12 @@ class LayerNode:
             default: the pooling of a name that has none.
 
         Raises:
-            BackboneError: there is no such pooling, or the layer is one vector already.
+            BackboneError: there is no such pooling, the name is that of a grid alone, or the layer is one vector already.
         """
+        if Cells.parse(name):
+            raise BackboneError(
+                f"--layer {name}: {name} is a pooling, and is written after a layer, as in {PENULTIMATE}:{name}"
+            )
         node, _, pooling = name.partition(":")
         if pooling:
             require_pooling(pooling, f"--layer {name}: ")

@@ -54,6 +54,17 @@ def noted(sentence: str) -> str:
     return shown(sentence if sentence.startswith("Warning: ") else f"Note: {sentence}")
 
 
+def as_sentence(text: str) -> str:
+    """A remark with a capital at its beginning and a full stop at its end; a name of digits or signs at its beginning stays.
+
+    Examples:
+        >>> as_sentence("two files are not there"), as_sentence("mobilenet_v1_075 adds something")
+        ('Two files are not there.', 'mobilenet_v1_075 adds something.')
+    """
+    word = text.partition(" ")[0].rstrip(",:;")
+    return f"{text[:1].upper() if word.isalpha() else text[:1]}{text[1:].rstrip('.')}."
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 4) -> str:
     """The end of a message about an unknown name: the known names that are most like it, or nothing.
 

@@ -12,7 +12,7 @@ from featx.deployment.front_matter import front_matter
 from featx.deployment.library_network import FEATURES, LOGITS, LibraryNetwork
 from featx.deployment.proof import Proof
 from featx.layer_spec import LayerSpec
-from featx.text import counted, form, printable
+from featx.text import as_sentence, counted, form, printable
 
 MOST_CLASSES = 12
 """The classes up to which the confusion matrix is a table in the text too."""
@@ -312,7 +312,7 @@ def _decisions(card: CardFacts) -> list[str]:
         if report.get("coverage") is not None and report.get("selective_accuracy") is not None:
             interval = _interval(report, "selective_interval")
             lines[-1] += (
-                f" On the split {md(report['split'])}, {report['coverage']:.1%} of the images got a prediction, and "
+                f" On the split {md(report['split'])}, {100 * report['coverage']:.1f} % of the images got a prediction, and "
                 f"{report['selective_accuracy']:.4f} of these predictions were right{interval}."
             )
     else:
@@ -460,8 +460,7 @@ def _code(text: str) -> str:
 
 
 def _sentence(note: str) -> str:
-    text = md(note.strip())
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    return md(as_sentence(note.strip()))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.constants import FOREIGN
-from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
+from featx.errors import BackboneError, CacheMissError, CorruptFileError, UnreadableFileError
 from featx.features import checksums
 from featx.features.extract_command import backbone_words, cache_words, data_words
 from featx.features.header import COLUMNS, FeatureFileHeader, Layer
 from featx.features.open_file import read_array, read_at, read_errors
-from featx.layer_spec import LayerSpec, views_with
+from featx.layer_spec import LayerNode, LayerSpec, views_with
 from featx.text import from_utf8, size_text
 
 TODO, DONE, FAILED = 0, 1, 2
@@ -348,6 +348,11 @@ def _lacking(file: FeatureFile, wanted: str, *layers: str, views: str = "") -> s
     if FOREIGN in file.backbone["parts"]:
         return f"{has}; name one of these"
     plain = [name.partition("@")[0] for name in (*file.layers, *layers)]
+    try:
+        for name in plain:
+            LayerNode.parse(name)
+    except BackboneError as error:  # extract would refuse it too
+        return f"{has}; {error}"
     words = [
         "featx", "extract", *data_words(file.dataset),
         *backbone_words(file.backbone, list(dict.fromkeys(plain)), views or views_with(layers[0])),

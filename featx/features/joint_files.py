@@ -139,11 +139,15 @@ def _file_of(
         )
     there = listed([printable(each) for each in sorted({*itertools.chain(*known)})], most=20) or "none"
     beside = f"the folder of {place} or in " if known[1:] else ""
+    alike = [
+        each for each in dict.fromkeys(itertools.chain(*known)) if each.rpartition("/")[2] == name.rpartition("/")[2]
+    ]
     words = ["featx", "extract", *data_words(one.dataset), "--backbone", name]
     words += ["--cache", str(cache)] if str(cache) != CACHE else []
+    next_step = f"; did you mean --with {printable(alike[0])}?" if alike else f". {shlex.join(words)} makes one"
     raise CacheMissError(
         f"--with {name}: there is no other feature file of {named} through it in {beside}{cache}; there are files through: "
-        f"{there}. {shlex.join(words)} makes one"
+        f"{there}{next_step}"
     )
 
 

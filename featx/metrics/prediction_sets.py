@@ -106,7 +106,11 @@ class SetReport:
         worst = int(np.nanargmin(self.class_coverage))
         return [
             ("set coverage", f"{self.coverage:.4f}", f"{self.wanted:.4g} wanted; {interval_text(self.interval)}"),
-            ("set size", f"{self.mean_size:.4f}", f"classes in a set, on average; {self.singletons:.1%} have one"),
+            (
+                "set size",
+                f"{self.mean_size:.4f}",
+                f"classes in a set, on average; {100 * self.singletons:.1f} % have one",
+            ),
             ("least class coverage", f"{self.class_coverage[worst]:.4f}", short_name(self.classes[worst])),
         ]
 

@@ -90,7 +90,9 @@ def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
         numbers.append(_share("accuracy of the accepted", report.selective_accuracy, report.selective_interval, detail))
     if report.sets is not None:
         sets = report.sets
-        detail = f"{sets.wanted:.4g} wanted; {sets.mean_size:.2f} classes in a set, {sets.singletons:.1%} have one"
+        detail = (
+            f"{sets.wanted:.4g} wanted; {sets.mean_size:.2f} classes in a set, {100 * sets.singletons:.1f} % have one"
+        )
         numbers.append(_share("prediction sets with the class", sets.coverage, sets.interval, detail))
     return tuple(numbers)
 

@@ -10,7 +10,7 @@ import numpy as np
 from featx.features.feature_set import FeatureSet
 from featx.report.html import MOST_MISTAKES, Section, Table
 from featx.report.mistakes import gallery
-from featx.text import counted
+from featx.text import as_sentence, counted
 from featx.workflows.head_comparison import HeadComparison
 
 
@@ -25,7 +25,7 @@ def comparison_sections(
         images: folders besides that of the data set whose images may be shown.
     """
     header, *lines = comparison.lines
-    text = "\n\n".join([comparison.sentence, *(f"{remark[:1].upper()}{remark[1:]}." for remark in comparison.remarks)])
+    text = "\n\n".join([comparison.sentence, *map(as_sentence, comparison.remarks)])
     title = f"Compared with {comparison.earlier}"
     first = Section(title, text, tables=(Table(header, lines),))
     return (first, *_galleries(comparison, features, images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from featx.advice.backbone_gains import BackboneGains
 from featx.report.html import Section, Table
+from featx.text import as_sentence
 
 
 def gains_sections(gains: BackboneGains | None) -> tuple[Section, ...]:
@@ -11,5 +12,5 @@ def gains_sections(gains: BackboneGains | None) -> tuple[Section, ...]:
     if gains is None:
         return ()
     heading, *lines = gains.lines
-    text = "\n\n".join([gains.judged, *(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in gains.sentences)])
+    text = "\n\n".join([gains.judged, *map(as_sentence, gains.sentences)])
     return (Section("Backbones side by side", text, tables=(Table(heading, lines),)),)

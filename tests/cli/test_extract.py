@@ -215,7 +215,7 @@ def test_a_table_with_a_missing_file_is_extracted_without_it_and_the_file_is_tri
     command = ("extract", table, "--backbone", "lenet5")
     first = featx(*command)
     assert "40 images: 39 computed, 0 reused, 1 failed, 0 removed" in first.stdout
-    assert "Note: t.csv names 40 files, of which 1 (2.5%) is not there" in first.stderr
+    assert "Note: t.csv names 40 files, of which 1 (2.5 %) is not there" in first.stderr
     assert "Note: dark/03.png: cannot be read: No such file or directory" in first.stderr
     assert "no forward pass was needed" in featx(*command).stdout
     moved.rename(photos / names[3])

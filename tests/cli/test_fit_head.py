@@ -158,5 +158,11 @@ def test_several_files_are_fitted_and_what_each_adds_is_printed(in_tmp: Path) ->
     assert json.loads(by_name.stdout)["files"] == ["cache/pets--one.h5", "cache/pets--two.h5"]
     wrong = featx("fit-head", "cache/pets--one.h5", "--with", "four", status=1).stderr
     assert (
-        "--with four: there is no other feature file of pets through it in cache; there are files through: two" in wrong
+        "--with four: there is no other feature file of pets through it in cache; there are files through: two. featx"
+        in wrong
     )
+    third = part("three")
+    third.backbone["name"] = "timm/four"
+    written(Path("cache"), third, name="pets--four.h5")
+    wrong = featx("fit-head", "cache/pets--one.h5", "--with", "four", status=1).stderr
+    assert "there are files through: timm/four, two; did you mean --with timm/four?" in wrong

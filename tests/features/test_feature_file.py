@@ -335,6 +335,22 @@ def test_a_missing_layer_is_a_miss_that_names_those_there_are(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        ("grid2", "grid2 is a pooling, and is written after a layer, as in penultimate:grid2"),
+        ("tokens:16", "tokens:16 is a pooling, and is written after a layer, as in penultimate:tokens:16"),
+        ("hidden:tokens", "there is no pooling 'tokens'; expected avg, max, "),
+    ],
+)
+def test_a_missing_layer_that_extract_would_refuse_is_explained_instead(tmp_path: Path, layer: str, why: str) -> None:
+    file = make(tmp_path / "f.h5")
+    with pytest.raises(CacheMissError, match="only penultimate, hidden; --layer ") as caught:
+        file.features(layer)
+    assert why in str(caught.value)
+    assert "featx extract" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("keep", "message"),
     [
         (0, "is an empty file; expected a feature file"),

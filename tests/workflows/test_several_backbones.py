@@ -101,6 +101,7 @@ def test_the_views_that_all_files_have_are_taken(tmp_path: Path) -> None:
 
 def test_what_each_backbone_adds_is_tested_reported_and_stored(tmp_path: Path) -> None:
     good, noise = part(signal=0.6), part("two", signal=0.0)
+    noise.backbone["name"] = "model_2"
     for each, rate in ((good, 300.0), (noise, 150.0)):
         keep_speed(each.backbone, views=1, images_per_second=rate)
     fit = fit_head([good, noise], "ridge", report=True, models=tmp_path / "m")
@@ -114,7 +115,10 @@ def test_what_each_backbone_adds_is_tested_reported_and_stored(tmp_path: Path) -
     assert found["together"]["images_per_second"] == pytest.approx(100)
     assert Head.load(fit.path).gains_ == found
     assert fit.card is not None
-    assert "Backbones side by side" in fit.card.read_text()
+    page = fit.card.read_text()
+    assert "Backbones side by side" in page
+    assert "model_2 beside the other: " in page
+    assert "Model_2" not in page
 
 
 @pytest.mark.parametrize("task", ["regression", "multilabel"])

@@ -393,7 +393,7 @@ def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOpti
     share = len(missing) / len(paths)
     warning = "Warning: " if share > _MANY_MISSING else ""
     yield (
-        f"{warning}{name} names {counted(len(paths), 'file')}, of which {len(missing):,} ({share:.1%}) {where}. "
+        f"{warning}{name} names {counted(len(paths), 'file')}, of which {len(missing):,} ({100 * share:.1f} %) {where}. "
         f"{form(len(missing), 'It fails', 'These fail')}, the others are used"
     )
 

@@ -168,7 +168,7 @@ def test_files_that_are_not_there_are_counted_and_named_and_are_an_error_if_none
     images = scan_images(table(tmp_path / "t.csv", rows, *there))
     assert len(images) == 40
     assert images.notes[0] == (
-        f"t.csv names 40 files, of which 1 (2.5%) is not there, relative to {tmp_path.resolve()}: 0.jpg. It fails, the others "
+        f"t.csv names 40 files, of which 1 (2.5 %) is not there, relative to {tmp_path.resolve()}: 0.jpg. It fails, the others "
         "are used"
     )
     for name in there[:13]:
@@ -176,7 +176,7 @@ def test_files_that_are_not_there_are_counted_and_named_and_are_an_error_if_none
     assert (
         scan_images(tmp_path / "t.csv")
         .notes[0]
-        .startswith("Warning: t.csv names 40 files, of which 14 (35.0%) are not there")
+        .startswith("Warning: t.csv names 40 files, of which 14 (35.0 %) are not there")
     )
     for name in there[13:]:
         (tmp_path / name).unlink()
