@@ -99,7 +99,7 @@ def _take_over(plan: Plan, committer: Committer, crew: Workforce, reporter: Repo
                 committer.observe(image)
             rows = committer.take_over(rows)
         if len(rows):
-            reporter.stage(_budget(plan, len(rows)))
+            reporter.stage(_budget(plan, rows, unread=~committer.keys[rows].any(axis=1)))
             crew.prepare(rows)
         committer.publish()
     except BaseException:
@@ -108,12 +108,14 @@ def _take_over(plan: Plan, committer: Committer, crew: Workforce, reporter: Repo
     return rows
 
 
-def _budget(plan: Plan, left: int) -> str:
+def _budget(plan: Plan, rows: np.ndarray, *, unread: np.ndarray) -> str:
     """What is about to be computed, and the disk that the features take, in words."""
-    backbone, total = plan.backbone, len(plan.keys)
+    backbone, total, left = plan.backbone, len(plan.keys), len(rows)
     each = sum(backbone.layers.values()) * np.dtype(backbone.dtype).itemsize
     which = counted(total, "image") if left == total else f"{left:,} of {counted(total, 'image')}"
-    return f"computing {which}; features take {size_text(each)} each, {size_text(each * total)} in all"
+    may_be_known = plan.known.has_sizes(plan.inventory.sizes[rows[unread]])
+    work = f"reading {which}, and computing those that are new" if may_be_known else f"computing {which}"
+    return f"{work}; features take {size_text(each)} each, {size_text(each * total)} in all"
 
 
 def _has_all_of(unfinished: FeatureFile, committer: Committer, left: np.ndarray) -> bool:

@@ -207,6 +207,10 @@ class KnownViews(_KnownImages, Container[bytes]):
             first = np.intersect1d(first, keys, assume_unique=True)
         return first
 
+    def has_sizes(self, sizes: np.ndarray) -> bool:
+        """Whether an image that has features is of one of these sizes in bytes, and so may be one of these images."""
+        return any(bool(np.isin(file.images.sizes[file.status == DONE], sizes).any()) for file in self.files)
+
     def may_lack_some(self, sizes: np.ndarray) -> np.ndarray:
         """(N,) bool: which images, by size in bytes, may have features in some of the views but not in all."""
         uneven = [file for file in self.files if any(file not in part.files for part in self.parts.values())]

@@ -14,7 +14,7 @@ from featx.heads.registry import HEAD_KINDS, HeadKind, get_kind, kind_names
 from featx.heads.rejection import check_target
 from featx.heads.targets import AUTO
 from featx.heads.texts import ClassTexts
-from featx.text import described
+from featx.text import described, form
 
 _NAMES = ("kind", "kernel", "task", "calibrate", "device")
 _WHOLE_NUMBERS = ("k", "seed")
@@ -133,15 +133,18 @@ def check_for_task(params: Mapping[str, Any], task: str) -> None:
     given = [name for name in _FOR_CLASSIFICATION if params[name]]
     if task != "classification" and given:
         raise HeadError(
-            f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} only for classification, not for {task}"
+            f"{', '.join(given)} {form(len(given), 'is', 'are')} only for classification, which gives each image one class, "
+            f"not for {task}; leave out {' and '.join(f'--{name}'.replace('_', '-') for name in given)}"
         )
     if task == "multilabel" and params["conformal"] is not None:
         raise HeadError(
             "conformal makes a set of classes of which exactly one is right, or an interval; it is not for several labels, of "
-            "which an image has any number. Leave it out, or fit a head for each label"
+            "which an image has any number. Leave out --conformal, or fit a head for each label"
         )
     if task == "regression" and params["conformal_per_class"]:
-        raise HeadError("conformal_per_class is only for classification: numbers have no classes")
+        raise HeadError(
+            "conformal_per_class is only for classification: numbers have no classes; leave out --conformal-per-class"
+        )
 
 
 def check_adjustment(params: Mapping[str, Any]) -> None:

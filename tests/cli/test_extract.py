@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,17 @@ def test_the_engine_is_reported_and_each_error_is_one_line(photos: Path, in_tmp:
         assert message in failed.stderr
         assert len([line for line in failed.stderr.splitlines() if line.startswith("Error: ")]) == 1
         assert "Traceback" not in failed.output
+
+
+def test_images_that_may_be_known_are_said_to_be_read_and_new_ones_to_be_computed(
+    split_photos: Path, in_tmp: Path
+) -> None:
+    first = featx("extract", split_photos, "--backbone", "lenet5", "-v").stderr
+    assert "computing 48 images; features take 336 bytes each" in first
+    shutil.copytree(split_photos, in_tmp / "copy")
+    again = featx("extract", "copy", "--backbone", "lenet5", "-v")
+    assert "reading 48 images, and computing those that are new; features take" in again.stderr
+    assert "48 images: 48 reused" in again.stdout
 
 
 def test_a_table_with_a_missing_file_is_extracted_without_it_and_the_file_is_tried_again(

@@ -390,6 +390,13 @@ def test_only_images_of_a_size_that_is_known_in_part_may_lack_some_views(tmp_pat
     assert not views().may_lack_some(sizes).any()
 
 
+def test_only_images_of_the_size_of_one_that_has_features_may_be_known(tmp_path: Path) -> None:
+    known = views(one(tmp_path / "a.h5", "own", "todo", sizes=[7, 8], todo=[1]))
+    assert known.has_sizes(np.array([3, 7]))
+    assert not known.has_sizes(np.array([8, 9]))
+    assert not views().has_sizes(np.array([7]))
+
+
 def test_where_nothing_is_known_everything_is_lacking_in_all_views() -> None:
     ((lack, rows),) = list(views().lacking(np.arange(3), keys("ant", "bee", "")))
     assert lack == (PLAIN, MIRRORED)

@@ -74,11 +74,11 @@ from featx.heads.head import Head
         ),
         (
             {"kind": "ridge", "task": "multilabel", "class_weight": "balanced"},
-            "class_weight is only for classification, not for multilabel",
+            "class_weight is only for classification, .*, not for multilabel; leave out --class-weight$",
         ),
         (
             {"kind": "ridge", "task": "regression", "logit_adjustment": 1.0, "target_precision": 0.9},
-            "logit_adjustment, target_precision are only for classification, not for regression",
+            "are only for classification, .*, not for regression; leave out --logit-adjustment and --target-precision$",
         ),
     ],
 )
