@@ -23,6 +23,7 @@ _MEASURES = {
     "baseline_exact_match": "always one set of labels",
     "hamming_loss": "Hamming loss", "log_loss": "log loss", "auroc": "AUROC", "average_precision": "average precision",
     "top5": "top-5 accuracy", "ece": "calibration error", "coverage": "accepted", "selective_accuracy": "accuracy if accepted",
+    "truth_covered": "sets or intervals with the truth", "mean_size": "mean size of a set", "mean_width": "mean interval width",
 }  # fmt: skip
 """The measures of a report in the order of the page, and their names."""
 
@@ -31,6 +32,7 @@ _INTERVALS = {
     "rmse": "interval",
     "exact_match": "exact_match_interval",
     "selective_accuracy": "selective_interval",
+    "truth_covered": "covered_interval",
 }
 """The key of each measure's interval."""
 
@@ -135,11 +137,26 @@ def _show_reports(reports: Mapping[str, Mapping[str, Any] | None]) -> None:
     present = {title: report for title, report in reports.items() if report}
     if not present:
         return
+    present = {title: {**report, **_guaranteed(report)} for title, report in present.items()}
     columns = [_images_of(title, report) for title, report in present.items()]
     names = [name for name in _MEASURES if any(report.get(name) is not None for report in present.values())]
     lines = [[_MEASURES[name], *(_measured(report, name) for report in present.values())] for name in names]
     click.echo()
     print_columns(["", *columns], lines)
+
+
+def _guaranteed(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The measures of a report's prediction sets or intervals, by their keys in ``_MEASURES`` and ``_INTERVALS``."""
+    of = report.get("sets", report.get("prediction_intervals"))
+    if not isinstance(of, dict):
+        return {}
+    keys = {
+        "truth_covered": "coverage",
+        "covered_interval": "interval",
+        "mean_size": "mean_size",
+        "mean_width": "mean_width",
+    }
+    return {name: of.get(key) for name, key in keys.items()}
 
 
 def _images_of(title: str, report: Mapping[str, Any]) -> str:

@@ -79,10 +79,10 @@ def test_tables_of_predictions_have_a_column_of_sets(tmp_path: Path, place: Path
 def test_evaluate_info_and_heads_show_what_the_sets_are_worth(place: Path, head: Path) -> None:
     (file,) = (place / "cache").glob("*.h5")
     assert "set coverage" in featx("evaluate", head, file).stdout
-    assert (
-        "prediction sets  a share of 0.2 of them may miss the truth; chosen on 36 images out of fold"
-        in featx("info", head).stdout
-    )
+    page = featx("info", head).stdout
+    assert "prediction sets  a share of 0.2 of them may miss the truth; chosen on 36 images out of fold" in page
+    assert "\nsets or intervals with the truth  " in page
+    assert "\nmean size of a set  " in page
     (listed,) = json.loads(featx("heads", place / "models", "--json").stdout)["heads"]
     assert listed["sets"] == "0.2"
     assert "sets" in featx("heads", place / "models").stdout.splitlines()[0]
