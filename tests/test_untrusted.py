@@ -702,7 +702,7 @@ def test_what_is_no_tensor_of_numbers_is_refused(tmp_path: Path, odd: Any) -> No
     network.a, network.b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     torch.save({"a": torch.zeros(1), "b": odd}, tmp_path / "w.pth")
     fault = r"is b, which is (missing|.* instead of float32)"
-    with pytest.raises(BackboneError, match=f"does not fit Module: 1 of 2 tensors fit; .* {fault}"):
+    with pytest.raises(BackboneError, match=f"does not fit Module: 1 of 2 tensors fits; .* {fault}"):
         load_checkpoint(network, tmp_path / "w.pth")
     assert network.a == network.b == 1
 
