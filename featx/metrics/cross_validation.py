@@ -283,11 +283,15 @@ def _r2_of_folds(reports: Sequence[RegressionReport], repeats: int) -> np.ndarra
     happen to be close would have an R2 of minus thousands by itself. NaN where the baseline makes no error.
     """
     errors, baselines, sizes = (
-        np.array(each, dtype=np.float64).reshape(repeats, -1)
-        for each in zip(*((report.rmse**2, report.baseline_rmse**2, report.n) for report in reports), strict=True)
+        np.array(values, dtype=np.float64).reshape(repeats, -1)
+        for values in (
+            [report.rmse**2 for report in reports],
+            [report.baseline_rmse**2 for report in reports],
+            [report.n for report in reports],
+        )
     )
     whole = (baselines * sizes).sum(axis=1, keepdims=True) / sizes.sum(axis=1, keepdims=True)
-    return np.where(whole > 0, 1.0 - errors / np.where(whole > 0, whole, 1.0), np.nan)
+    return 1.0 - errors / np.where(whole > 0, whole, np.nan)
 
 
 def stored(found: CrossValidated) -> dict[str, Any]:
